@@ -45,6 +45,6 @@ def configurable(cls: T) -> T:
     """Makes a frozen dataclass bindable in gin files as `ClassName.field = value`; returns it unchanged."""
     if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:
         raise TypeError(f"{cls.__qualname__} must be a frozen dataclass to be configurable")
-    gin.register(cls.__name__, module="")(cls)
+    gin.register(cls.__name__)(cls)
     CONFIGURABLES[cls.__name__] = cls
     return cls
