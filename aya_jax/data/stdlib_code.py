@@ -1,8 +1,8 @@
 """The four kinds of code data, from the standard library of the Python that runs.
 
 Every machine that runs this project has several megabytes of good, openly licensed code on it already: the standard
-library. It stands in for the code corpora of "To Code, or Not To Code?" (arXiv:2408.10914, section 2.1) where no corpus is
-given:
+library. It stands in for the code corpora of "To Code, or Not To Code?" (arXiv:2408.10914, section 2.1) where no
+corpus is given:
 
 | kind            | here                                                                                |
 | --------------- | ----------------------------------------------------------------------------------- |
@@ -29,8 +29,8 @@ from pathlib import Path
 
 from aya_jax.config import UserError
 
-# Bytes of text per kind unless the caller asks for another bound: enough to tell the kinds apart, and little enough that
-# the sample is prepared in seconds.
+# Bytes of text per kind unless the caller asks for another bound: enough to tell the kinds apart, and little enough
+# that the sample is prepared in seconds.
 DEFAULT_BYTES = {"web_code": 1_800_000, "markup": 400_000, "quality_code": 400_000, "code_adjacent": 400_000}
 KINDS = tuple(DEFAULT_BYTES)
 
