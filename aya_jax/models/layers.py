@@ -1,0 +1,163 @@
+"""The decoder's computation as pure functions of parameters and activations.
+
+Nothing here knows Flax: the same functions serve training, decoding and ahead-of-time compilation. Parameters come in
+whatever dtype they are held in and are cast to the activations' dtype where they meet them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aya_jax.kernels.attention import attention
+from aya_jax.models.config import TransformerConfig
+from aya_jax.parallel.config import LogicalAxes
+from aya_jax.parallel.sharding import constrain
+
+Params = Mapping[str, "jax.Array | Params"]
+
+ACTIVATIONS = ("batch", "sequence", None)
+
+
+class Rotation(NamedTuple):
+    """cos and sin of every position's angles, float32 [B, S, 1, hd / 2]."""
+
+    cos: jax.Array
+    sin: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerKind:
+    """What differs between layers of one model.
+
+    Attributes:
+      window: keys that a query sees, itself included; None: all before it.
+      rope: whether queries and keys are rotated.
+    """
+
+    window: int | None
+    rope: bool
+
+
+def layer_kinds(config: TransformerConfig) -> tuple[LayerKind, ...]:
+    """The kinds of the layers in one repeating group: one layer, or `sliding_window_pattern` layers, the last full."""
+    local = LayerKind(config.sliding_window, True)
+    if config.sliding_window_pattern is None:
+        return (local,)
+    return (local,) * (config.sliding_window_pattern - 1) + (LayerKind(None, config.rope_on_full_layers),)
+
+
+def norm(config: TransformerConfig, scale: jax.Array, inputs: jax.Array) -> jax.Array:
+    """LayerNorm or RMSNorm over the last dim, with a weight and no bias, in float32; returns the inputs' dtype.
+
+    Args:
+      config: says which norm, and its epsilon.
+      scale: the weight, broadcast against the inputs.
+      inputs: [..., D].
+    """
+    values = inputs.astype(jnp.float32)
+    if config.norm == "layer_norm":
+        values = values - jnp.mean(values, axis=-1, keepdims=True)
+    values = values * jax.lax.rsqrt(jnp.mean(jnp.square(values), axis=-1, keepdims=True) + config.norm_eps)
+    return (values * scale.astype(jnp.float32)).astype(inputs.dtype)
+
+
+def rope_frequencies(config: TransformerConfig) -> np.ndarray:
+    """Radians per position of each pair of dims, float64 [hd / 2].
+
+    theta^(-2i / hd) (Su et al. 2021, RoFormer, section 3.3), and with "llama3" scaling the piecewise stretch of Llama
+    3.1: wavelengths beyond original / low are stretched by the factor, those below original / high are kept, and those
+    between are interpolated.
+    """
+    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
+    if config.rope_scaling == "none":
+        return frequencies
+    low, high = config.rope_low_frequency_factor, config.rope_high_frequency_factor
+    turns = config.rope_original_length * frequencies / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return kept * frequencies + (1 - kept) * frequencies / config.rope_scaling_factor
+
+
+def rotation(config: TransformerConfig, positions: jax.Array) -> Rotation:
+    """The rotation of each position in int32 [B, S]."""
+    angles = positions[..., None, None].astype(jnp.float32) * jnp.asarray(rope_frequencies(config), jnp.float32)
+    return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(heads: jax.Array, angles: Rotation) -> jax.Array:
+    """Rotates the pairs (i, i + hd / 2) of heads [B, S, H, hd], in float32; returns the heads' dtype."""
+    first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
+    rotated = (first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin)
+    return jnp.concatenate(rotated, axis=-1).astype(heads.dtype)
+
+
+def pairs_to_halves(array: jax.Array) -> jax.Array:
+    """Reorders the last dim from (0, 1), (2, 3)... to all firsts, then all seconds."""
+    *rest, width = array.shape
+    return array.reshape(*rest, width // 2, 2).swapaxes(-1, -2).reshape(*rest, width)
+
+
+def self_attention(
+    config: TransformerConfig,
+    rules: LogicalAxes,
+    kind: LayerKind,
+    params: Params,
+    inputs: jax.Array,
+    angles: Rotation,
+    segment_ids: jax.Array | None,
+) -> jax.Array:
+    """Grouped-query attention of normed inputs [B, S, D] -> [B, S, D].
+
+    An interleaved model's query and key projections are reordered to the half-split layout here: scores do not change
+    when both are permuted alike, permuting [D, H, hd] weights is cheaper than [B, S, H, hd] activations, and the halves
+    are what vector units want. Stored parameters keep the published layout.
+    """
+    dtype = inputs.dtype
+    reorder = pairs_to_halves if config.rope_layout == "interleaved" and kind.rope else lambda array: array
+    query = jnp.einsum("bsd,dhk->bshk", inputs, reorder(params["query"]).astype(dtype))
+    key = jnp.einsum("bsd,dhk->bshk", inputs, reorder(params["key"]).astype(dtype))
+    value = jnp.einsum("bsd,dhk->bshk", inputs, params["value"].astype(dtype))
+    query = constrain(query, rules, ("batch", "sequence", "heads", "head_dim"))
+    key, value = (constrain(array, rules, ("batch", "sequence", "kv_heads", "head_dim")) for array in (key, value))
+    if config.qk_norm:
+        query = norm(config, reorder(params["query_norm"]["scale"]), query)
+        key = norm(config, reorder(params["key_norm"]["scale"]), key)
+    if kind.rope:
+        query, key = rotate(query, angles), rotate(key, angles)
+    output = attention(query, key, value, segment_ids=segment_ids, causal=True, window=kind.window)
+    output = constrain(output, rules, ("batch", "sequence", "heads", "head_dim"))
+    return jnp.einsum("bshk,hkd->bsd", output, params["output"].astype(dtype))
+
+
+def swiglu(rules: LogicalAxes, params: Params, inputs: jax.Array) -> jax.Array:
+    """down(silu(gate(x)) * up(x)) of normed inputs [B, S, D] (Shazeer 2020, GLU Variants)."""
+    dtype = inputs.dtype
+    gate = constrain(inputs @ params["gate"].astype(dtype), rules, ("batch", "sequence", "mlp"))
+    up = constrain(inputs @ params["up"].astype(dtype), rules, ("batch", "sequence", "mlp"))
+    return (jax.nn.silu(gate) * up) @ params["down"].astype(dtype)
+
+
+def block(
+    config: TransformerConfig,
+    rules: LogicalAxes,
+    kind: LayerKind,
+    params: Params,
+    inputs: jax.Array,
+    angles: Rotation,
+    segment_ids: jax.Array | None,
+) -> jax.Array:
+    """One layer: [B, S, D] -> [B, S, D]."""
+    if config.block == "parallel":
+        normed = norm(config, params["norm"]["scale"], inputs)
+        attended = self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids)
+        outputs = inputs + attended + swiglu(rules, params["mlp"], normed)
+    else:
+        normed = norm(config, params["attention_norm"]["scale"], inputs)
+        middle = inputs + self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids)
+        outputs = middle + swiglu(rules, params["mlp"], norm(config, params["mlp_norm"]["scale"], middle))
+    return constrain(outputs, rules, ACTIVATIONS)

@@ -1,0 +1,133 @@
+"""The decoder-only transformer: Cohere, Cohere2 and Llama 3 from one configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aya_jax.kernels.cross_entropy import linear_cross_entropy
+from aya_jax.models import layers
+from aya_jax.models.config import PrecisionConfig, TransformerConfig
+from aya_jax.models.modules import Decoder
+from aya_jax.parallel.config import LogicalAxes
+from aya_jax.parallel.sharding import constrain
+
+Batch = Mapping[str, jax.Array]
+
+
+class TokenScores(NamedTuple):
+    """What objectives see of a model.
+
+    Attributes:
+      log_probs: float32 [B, S], log p(targets).
+      lse: float32 [B, S], log-sum-exp of the logits (for z-loss).
+    """
+
+    log_probs: jax.Array
+    lse: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformer:
+    """A model as a value: hashable, so it can be a static argument of jit; parameters are passed to every call.
+
+    Under `jax.set_mesh(mesh)` activations are pinned to the mesh by `rules`; without a mesh in context the compiler
+    decides from the shardings of the arguments.
+
+    Attributes:
+      config: the shape.
+      precision: number formats and rematerialisation.
+      rules: which mesh axes split which dims.
+    """
+
+    config: TransformerConfig
+    precision: PrecisionConfig = dataclasses.field(default_factory=PrecisionConfig)
+    rules: LogicalAxes = dataclasses.field(default_factory=LogicalAxes)
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters: a plain nested dict of arrays in `precision.params`."""
+        return nn.meta.unbox(self._boxed(rng))
+
+    def shapes(self) -> dict[str, Any]:
+        """The parameters' tree with `jax.ShapeDtypeStruct` leaves; nothing is allocated."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def logical_axes(self) -> dict[str, Any]:
+        """The parameters' tree with the logical names of each one's dims, as tuples."""
+        boxed = jax.eval_shape(self._boxed, jax.random.key(0))
+        return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
+
+    def hidden(self, params: Any, batch: Batch, rng: jax.Array | None = None) -> jax.Array:
+        """The final norm's output [B, S, D], in the compute dtype.
+
+        Args:
+          params: as `init` gives them.
+          batch: `tokens` int32 [B, S], and where given `positions` int32 [B, S] (by default 0 to S - 1) and
+            `segment_ids` int32 [B, S] (documents do not see each other; by default a row is one document).
+          rng: unused: the model has no dropout. Part of the signature that objectives call.
+        """
+        del rng
+        config, tokens = self.config, batch["tokens"]
+        positions = batch.get("positions")
+        if positions is None:
+            positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        # Cast after the lookup: the table's gradient is then accumulated in the parameters' dtype.
+        x = jnp.take(params["embedding"]["table"], tokens, axis=0).astype(self.precision.compute)
+        x = constrain(x, self.rules, layers.ACTIVATIONS)
+        x = self._layers(params["layers"], x, layers.rotation(config, positions), batch.get("segment_ids"))
+        return layers.norm(config, params["final_norm"]["scale"], x)
+
+    def __call__(self, params: Any, batch: Batch, rng: jax.Array | None = None) -> TokenScores:
+        """Scores of `batch["targets"]`, int32 [B, S]. Logits do not leave the linear + cross-entropy kernel."""
+        hidden = self.hidden(params, batch, rng)
+        scores = linear_cross_entropy(hidden, self._head(params), batch["targets"], logit_scale=self.config.logit_scale)
+        return TokenScores(*scores)
+
+    def logits(self, params: Any, batch: Batch) -> jax.Array:
+        """Next-token logits, float32 [B, S, V], for small batches: comparison with other libraries, and decoding."""
+        hidden = self.hidden(params, batch)
+        table = self._head(params).astype(hidden.dtype)
+        return self.config.logit_scale * jnp.einsum("bsd,vd->bsv", hidden, table, preferred_element_type=jnp.float32)
+
+    def _boxed(self, rng: jax.Array) -> dict[str, Any]:
+        return Decoder(self.config, jnp.dtype(self.precision.params)).init(rng)["params"]
+
+    def _head(self, params: Any) -> jax.Array:
+        return params["embedding" if self.config.tie_embeddings else "head"]["table"]
+
+    def _layers(self, params: Any, x: jax.Array, angles: layers.Rotation, segment_ids: jax.Array | None) -> jax.Array:
+        """All layers, scanned by groups of one period of layer kinds."""
+        kinds = layers.layer_kinds(self.config)
+        groups = self.config.num_layers // len(kinds)
+
+        def group(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
+            for index, kind in enumerate(kinds):
+                layer = jax.tree.map(lambda stacked, index=index: stacked[index], params)
+                x = self._remat(functools.partial(layers.block, self.config, self.rules, kind))(
+                    layer, x, angles, segment_ids
+                )
+            return x, None
+
+        params = jax.tree.map(lambda stacked: stacked.reshape(groups, len(kinds), *stacked.shape[1:]), params)
+        return jax.lax.scan(group, x, params, unroll=self._unroll())[0]
+
+    def _remat(self, function: Callable) -> Callable:
+        if self.precision.remat == "none":
+            return function
+        policies = jax.checkpoint_policies
+        policy = policies.dots_with_no_batch_dims_saveable if self.precision.remat == "dots" else None
+        # A loop by itself keeps the compiler from merging the recomputation with the forward pass.
+        return jax.checkpoint(function, policy=policy, prevent_cse=self._unroll() > 1)
+
+    def _unroll(self) -> int:
+        """How many groups of layers are laid out in a row."""
+        groups = self.config.num_layers // len(layers.layer_kinds(self.config))
+        if self.precision.unroll is not None:
+            return min(groups, -(-self.precision.unroll // len(layers.layer_kinds(self.config))))
+        return groups if jax.default_backend() == "cpu" else 1
