@@ -1,8 +1,8 @@
 """A small edit of a SentencePiece model file: user-defined pieces that are control tokens by their name become so.
 
-SentencePiece finds a user-defined piece (Gemma's `<start_of_turn>`) in any text, a control piece in none. The edit walks
-the file's protobuf wire format, because the classes that sentencepiece ships need the very protobuf release they were
-generated with.
+SentencePiece finds a user-defined piece (Gemma's `<start_of_turn>`) in any text, a control piece in none. The edit
+walks the file's protobuf wire format, because the classes that sentencepiece ships need the very protobuf release they
+were generated with.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ def make_control(content: bytes, is_control: Callable[[str], bool]) -> bytes:
             continue
         fields = {inner: (first, last) for inner, first, last in _proto_fields(content, start, end)}
         kind = fields.get(3)
-        if (
-            kind
-            and content[kind[0]] == USER_DEFINED
-            and is_control(content[slice(*fields[1])].decode("utf-8", "replace"))
-        ):
+        if not kind or content[kind[0]] != USER_DEFINED:
+            continue
+        if is_control(content[slice(*fields[1])].decode("utf-8", "replace")):
             edited[kind[0]] = CONTROL
     return bytes(edited)
 

@@ -3,13 +3,13 @@
 `load(spec)` opens the bytes themselves, a `tokenizer.json` of the tokenizers library, or a SentencePiece `.model`.
 All three behave alike where it matters for training:
 
-* Text is data. `<EOS_TOKEN>` written inside a document becomes the ordinary pieces `<`, `EOS`, ... and never the id that
-  ends a document, nor does a tokenizer.json's post-processor put its own BOS in front: whoever stores documents adds
-  `bos_id` and `eos_id`.
+* Text is data. `<EOS_TOKEN>` written inside a document becomes the ordinary pieces `<`, `EOS`, ... and never the id
+  that ends a document, nor does a tokenizer.json's post-processor put its own BOS in front: whoever stores documents
+  adds `bos_id` and `eos_id`.
 * Ids that are not text (`special_ids`) stand for 0 bytes and decode to nothing.
 * `token_bytes()` sums, over a document's ids, to the UTF-8 bytes of what the ids decode to, so that bits per byte are
-  comparable between vocabularies. For a byte-level BPE that normalises with NFC those are the bytes of NFC(text), not of
-  the text as it was written; for the bytes vocabulary, which normalises nothing, they are the document's own.
+  comparable between vocabularies. For a byte-level BPE that normalises with NFC those are the bytes of NFC(text), not
+  of the text as it was written; for the bytes vocabulary, which normalises nothing, they are the document's own.
   SentencePiece counts "▁" as the one space that it stands for and `<0xNN>` as one byte; a model that puts a dummy space
   before every text counts that space too, and what its normaliser drops is not counted.
 
@@ -366,7 +366,7 @@ def _find_id(
 
 @dataclasses.dataclass(frozen=True)
 class _SentencePieceVocabulary(Vocabulary):
-    """A SentencePiece `.model`; its control pieces are never found in text, and control-like user symbols are made so."""
+    """A SentencePiece `.model`; user-defined pieces that look like control tokens are never found in text."""
 
     processor: Any = dataclasses.field(repr=False)
     names: SpecialNames = dataclasses.field(repr=False)
