@@ -19,15 +19,19 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
+import functools
 import hashlib
 import io
 import re
+import sys
 import sysconfig
 import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aya_jax.config import UserError
+from aya_jax.data.sources.record import Record, check_shard
 
 # Bytes of text per kind unless the caller asks for another bound: enough to tell the kinds apart, and little enough
 # that the sample is prepared in seconds.
@@ -46,43 +50,65 @@ _SOURCE_FILE_BYTES = (200, 64_000)  # smaller files say nothing; larger ones wou
 _SNIPPET_BYTES = (200, 16_000)
 _MARKUP_SUFFIXES = (".html", ".css", ".rst")
 
-Document = dict[str, str]
+Document = tuple[str, str]  # path relative to the library, with `#name` for a part of a file; text
 
 
-def documents(kind: str, *, root: str | Path | None = None, max_bytes: int | None = None) -> Iterator[Document]:
-    """Yields the documents of one kind, in an order that depends on the files alone.
+@dataclasses.dataclass(frozen=True)
+class StandardLibrarySource:
+    """One kind of code data as a source, in an order that depends on the library's files alone.
 
-    Args:
+    Attributes:
       kind: one of `KINDS`.
-      root: the standard library's directory; None is the running Python's.
-      max_bytes: stops before the UTF-8 text of this kind passes so many bytes; None is `DEFAULT_BYTES[kind]`.
-
-    Yields:
-      `{"text", "path"}`; `path` is relative to the standard library, with `#name` for a part of a file.
-
-    Raises:
-      UserError: `kind` is unknown, or there is no standard library at `root` (a Python that runs from a zip file).
+      max_bytes: bound on the UTF-8 text, a whole number of documents; None is `DEFAULT_BYTES[kind]`.
+      root: the standard library's directory; None is that of the running Python.
     """
+
+    kind: str
+    max_bytes: int | None = None
+    root: str | None = None
+
+    @property
+    def description(self) -> str:
+        """The kind and where it is from, without this machine's paths."""
+        version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        return f"{self.kind} of {self.root or f'the standard library of {version}'}"
+
+    def digest(self) -> str:
+        """sha256 of all documents."""
+        state = hashlib.sha256()
+        for record in self.records(0, 1):
+            text = record.text.encode()
+            state.update(len(text).to_bytes(8, "little") + text)
+        return state.hexdigest()
+
+    def records(self, shard: int, num_shards: int) -> Iterator[Record]:
+        """Documents whose number, from 0, is `shard` modulo `num_shards`.
+
+        Raises:
+          UserError: the kind is unknown, or there is no library on disk (a Python that runs from a zip file).
+        """
+        check_shard(shard, num_shards)
+        for number, (path, text) in enumerate(_bounded(self.kind, self.max_bytes, self.root)):
+            if number % num_shards == shard:
+                yield Record(path, text, path, {})
+
+
+@functools.lru_cache(maxsize=len(KINDS))
+def _bounded(kind: str, max_bytes: int | None, root: str | None) -> tuple[Document, ...]:
+    """The documents of a source, kept: digest and two splits read them, and extracting takes a second."""
     if kind not in DEFAULT_BYTES:
         raise UserError(f"there is no kind of code {kind!r}; the kinds are {', '.join(KINDS)}")
     directory = Path(root or sysconfig.get_path("stdlib"))
     if not directory.is_dir():
-        raise UserError(f"no Python standard library at {directory}; give a data directory with a code/ folder instead")
+        raise UserError(f"no Python standard library at {directory}; use a data directory with a code/ folder")
     left = DEFAULT_BYTES[kind] if max_bytes is None else max_bytes
-    for document in _all_documents(kind, directory):
-        left -= len(document["text"].encode())
+    chosen = []
+    for path, text in _all_documents(kind, directory):
+        left -= len(text.encode())
         if left < 0:
-            return
-        yield document
-
-
-def digest(kind: str, *, root: str | Path | None = None, max_bytes: int | None = None) -> str:
-    """Fingerprint of the documents that `documents` yields for the same arguments (BLAKE2b, 32 hex digits)."""
-    state = hashlib.blake2b(digest_size=16)
-    for document in documents(kind, root=root, max_bytes=max_bytes):
-        text = document["text"].encode()
-        state.update(len(text).to_bytes(8, "little") + text)
-    return state.hexdigest()
+            break
+        chosen.append((path, text))
+    return tuple(chosen)
 
 
 def _all_documents(kind: str, directory: Path) -> Iterator[Document]:
@@ -139,7 +165,7 @@ def _parse(source: str) -> ast.Module | None:
 
 def _source_files(path: str, source: str) -> Iterator[Document]:
     if _SOURCE_FILE_BYTES[0] <= len(source.encode()) <= _SOURCE_FILE_BYTES[1]:
-        yield {"text": source, "path": path}
+        yield path, source
 
 
 # Markup ---------------------------------------------------------------------------------------------------------------
@@ -155,11 +181,11 @@ def _markup(directory: Path) -> Iterator[Document]:
         text = _read(file)
         path = file.relative_to(directory).as_posix()
         for number, part in enumerate(_sections(text) if text else ()):
-            yield {"text": part, "path": f"{path}#{number}"}
+            yield f"{path}#{number}", part
     topics = pydoc / "topics.py"
     if topics.is_file():
         for name, text in _topics(topics.read_text(encoding="utf-8")):
-            yield {"text": text, "path": f"pydoc_data/topics.py#{name}"}
+            yield f"pydoc_data/topics.py#{name}", text
 
 
 def _sections(text: str) -> list[str]:
@@ -197,7 +223,7 @@ def _standalone_definitions(path: str, source: str) -> Iterator[Document]:
         body = "".join(lines[first - 1 : node.end_lineno])
         text = "\n".join(header) + "\n\n\n" + body if header else body
         if _SNIPPET_BYTES[0] <= len(text.encode()) <= _SNIPPET_BYTES[1]:
-            yield {"text": text, "path": f"{path}#{node.name}"}
+            yield f"{path}#{node.name}", text
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:
@@ -246,7 +272,7 @@ def _prose(path: str, source: str) -> Iterator[Document]:
     parts = [ast.get_docstring(tree) or "", *_described_signatures(tree), *_comment_blocks(source)]
     text = "\n\n".join(part for part in parts if part.strip())
     if len(text.encode()) >= _SNIPPET_BYTES[0]:
-        yield {"text": text + "\n", "path": path}
+        yield path, text + "\n"
 
 
 def _described_signatures(tree: ast.Module) -> Iterator[str]:

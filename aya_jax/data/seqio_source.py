@@ -1,0 +1,272 @@
+"""SeqIO on top of this project's readers. Importing this module imports TensorFlow: done where text is read, no sooner.
+
+TensorFlow takes seconds to import, logs to the terminal while it does, and would claim an accelerator's memory; here it
+is imported once per process, quietly, and sees no accelerator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from aya_jax.config import UserError
+from aya_jax.data.sources import Source
+
+SPLITS = ("train", "validation")
+_WEIGHTS = ("targets_loss_weights", "loss_weights")
+# Documents that pass from Python to tf.data at once: a call per document would cost as much as tokenising it.
+_CHUNK = 128
+HELD_OUT_SCALE = 1000
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Sets environment variables for the span of an import, unless the user has set them."""
+    added = [name for name in values if name not in os.environ]
+    os.environ.update({name: values[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Sends what C++ writes to stderr nowhere: TensorFlow logs before its log level can be set."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# sentencepiece 0.2.3 asks for protobuf 7, which Apache Beam does not admit. The messages are the same since protobuf 3,
+# so this one module is let through; without it SeqIO cannot be imported where both are installed.
+with _environment(TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK="true"):
+    from sentencepiece import sentencepiece_model_pb2  # noqa: F401
+with _environment(TF_CPP_MIN_LOG_LEVEL="3", GRPC_VERBOSITY="NONE"), _quiet():
+    import seqio
+    import tensorflow as tf
+
+tf.config.set_visible_devices([], "GPU")
+with contextlib.suppress(ValueError, tf.errors.NotFoundError):  # builds without TPU support do not know the name
+    tf.config.set_visible_devices([], "TPU")
+
+
+class HeldOut:
+    """Which documents are for validation: a pure function of a document's content and the source's first document.
+
+    A document is held out where BLAKE2b(content) mod 1000 < permille, or where its content is that of the source's
+    first document. So a text that occurs twice is never on both sides, no shard needs to know of another, and the
+    smallest source has a validation document.
+    """
+
+    def __init__(self, permille: int, first: Callable[[], bytes | None]):
+        """`first` gives the content of the source's first document; it is asked once, when the rule is first used."""
+        self.permille = permille
+        self._first_content = first
+        self._first: tuple[int, ...] | None = None
+
+    def __call__(self, content: bytes) -> bool:
+        if self._first is None:
+            content_of_first = self._first_content()
+            self._first = () if content_of_first is None else (_hash(content_of_first),)
+        point = _hash(content)
+        return point % HELD_OUT_SCALE < self.permille or point in self._first
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+class DocumentSource(seqio.DataSource):
+    """A source of documents as a SeqIO source with the splits `train` and `validation`.
+
+    Elements are `{"text": string}`. Documents of nothing but white space are left out. Order is the source's, whatever
+    `shuffle` says: training permutes. A failure to read is kept in `failure`, because TensorFlow hides the exception.
+    """
+
+    def __init__(self, train: Source, validation: Source | None = None, permille: int = 0):
+        """With a `validation` source the splits are the two sources; else `permille` of `train` is held out."""
+        super().__init__(splits=SPLITS, caching_permitted=False)
+        self.train, self.validation = train, validation
+        self.failure: Exception | None = None
+        self._held_out = HeldOut(permille, self._first_text)
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        return True
+
+    def list_shards(self, split: str) -> list[str]:
+        return [split]
+
+    def of(self, split: str) -> Source:
+        """Where a split's documents come from.
+
+        Raises:
+          ValueError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}")
+        return self.validation if split == "validation" and self.validation is not None else self.train
+
+    def texts(self, split: str, shard: int, num_shards: int) -> Iterator[bytes]:
+        """UTF-8 texts of a shard's documents that belong to the split."""
+        for record in self.of(split).records(shard, num_shards):
+            text = record.text.encode()
+            if text.isspace() or not text:
+                continue
+            if self.validation is not None or self._held_out(text) == (split == "validation"):
+                yield text
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = False,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **unused: Any,
+    ) -> tf.data.Dataset:
+        self.of(split)
+        index, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+
+        def chunks() -> Iterator[dict[str, list[bytes]]]:
+            texts = self.texts(split, index, num_shards)
+            try:
+                while chunk := list(itertools.islice(texts, _CHUNK)):
+                    yield {"text": chunk}
+            except Exception as error:
+                self.failure = error
+                raise
+
+        signature = {"text": tf.TensorSpec([None], tf.string)}
+        return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
+
+    def _first_text(self) -> bytes | None:
+        texts = (record.text.encode() for record in self.train.records(0, 1))
+        return next((text for text in texts if text and not text.isspace()), None)
+
+
+def text_task(name: str, source: DocumentSource) -> seqio.Task:
+    """A task whose one output feature, `text`, is a string: `prepare` tokenises it, many documents at a time."""
+    feature = seqio.Feature(seqio.PassThroughVocabulary(0), add_eos=False, dtype=tf.string, rank=0)
+    return seqio.Task(name, source, output_features={"text": feature}, preprocessors=[])
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputForm:
+    """What a task gives.
+
+    Attributes:
+      feature: the output feature that becomes the document, `targets` or `text`.
+      vocabulary: the vocabulary of its ids, or None where the feature is text.
+    """
+
+    feature: str
+    vocabulary: seqio.Vocabulary | None
+
+
+def output_form(task: seqio.Task) -> OutputForm:
+    """Whether a task gives text to tokenise or ids of its own.
+
+    Raises:
+      UserError: it has neither `targets` nor `text`, or has `inputs` beside them, which a decoder would lose.
+    """
+    features = task.output_features
+    name = next((name for name in ("targets", "text") if name in features), None)
+    if name is None or "inputs" in features:
+        raise UserError(
+            f"task {task.name} gives {', '.join(features)}; a decoder-only model needs one feature, targets or text: "
+            "add a preprocessor that joins inputs and targets (and gives loss_weights, 0 for the inputs)"
+        )
+    feature = features[name]
+    if feature.dtype == tf.string:
+        return OutputForm(name, None)
+    if not feature.dtype.is_integer or feature.rank != 1:
+        raise UserError(f"task {task.name}: {name} is {feature.dtype.name} of rank {feature.rank}, not text or 1-D ids")
+    return OutputForm(name, feature.vocabulary)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Some examples of a task.
+
+    Attributes:
+      contents: UTF-8 bytes of each, or its ids, int [n].
+      loss_weights: float [n] for each, or None where the task has none.
+    """
+
+    contents: list[Any]
+    loss_weights: list[Any] | None
+
+
+def read(
+    task: seqio.Task, split: str, shard: int, num_shards: int, *, permille: int, batch_size: int
+) -> Iterator[Examples]:
+    """A shard's examples as the task's preprocessors leave them, in a fixed order, `batch_size` at a time.
+
+    A task without a validation split has `permille` of `train` held out, by the rule of `HeldOut`.
+
+    Raises:
+      UserError: the task has no such split, or what its source raised.
+    """
+    own = split in task.splits
+    if "train" not in task.splits or split not in SPLITS:
+        raise UserError(f"task {task.name} has no split {split!r}; it has {', '.join(task.splits)}")
+    whole = "validation" in task.splits
+    examples = _batches(task, split if own else "train", shard, num_shards, batch_size)
+    if whole:
+        yield from examples
+        return
+    held_out = HeldOut(permille, lambda: _first_content(task))
+    for batch in examples:
+        kept = [i for i, item in enumerate(batch.contents) if held_out(_as_bytes(item)) == (split == "validation")]
+        if kept:
+            weights = batch.loss_weights
+            yield Examples([batch.contents[i] for i in kept], weights and [weights[i] for i in kept])
+
+
+def _first_content(task: seqio.Task) -> bytes | None:
+    return next((_as_bytes(batch.contents[0]) for batch in _batches(task, "train", 0, 1, batch_size=1)), None)
+
+
+def _as_bytes(content: bytes | np.ndarray) -> bytes:
+    return content if isinstance(content, bytes) else content.astype("<i4").tobytes()
+
+
+def _batches(task: seqio.Task, split: str, shard: int, num_shards: int, batch_size: int) -> Iterator[Examples]:
+    feature = output_form(task).feature
+    shard_info = seqio.ShardInfo(shard, num_shards)
+    dataset = task.get_dataset(
+        sequence_length=None, split=split, shuffle=False, seed=0, shard_info=shard_info, try_in_mem_cache=False
+    )
+    weights = next((key for key in _WEIGHTS if key in dataset.element_spec), None)
+    keys = (feature, weights) if weights else (feature,)
+    chosen = dataset.map(lambda example: {key: example[key] for key in keys})
+    try:
+        for batch in chosen.ragged_batch(batch_size).prefetch(2):
+            yield Examples(_rows(batch[feature]), _rows(batch[weights]) if weights else None)
+    except tf.errors.OpError as error:
+        failure = getattr(task.source, "failure", None)
+        if failure is not None:
+            raise failure from None
+        raise UserError(f"task {task.name}, split {split}: reading it failed: {error.message}") from error
+
+
+def _rows(value: Any) -> list[Any]:
+    if isinstance(value, tf.RaggedTensor):
+        flat, limits = value.flat_values.numpy(), value.row_splits.numpy()
+        return [flat[start:end] for start, end in itertools.pairwise(limits)]
+    return list(value.numpy())
