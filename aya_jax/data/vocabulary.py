@@ -219,7 +219,7 @@ class _TokenizersVocabulary(Vocabulary):
         )
 
     def encode_batch(self, texts: Sequence[str], *, parallel: bool = False) -> list[list[int]]:
-        _set_tokenizers_parallelism(parallel)
+        set_parallelism(parallel)
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -267,7 +267,7 @@ def _unknown_id(description: dict[str, Any], ids: Mapping[str, int]) -> int | No
 def _refuse_leaks(path: Path, tokenizer: Tokenizer, special_ids: set[int]) -> None:
     """Encodes every special token's text and refuses a tokenizer that gives a special id for one."""
     tokens = [tokenizer.id_to_token(i) for i in sorted(special_ids)]
-    _set_tokenizers_parallelism(False)
+    set_parallelism(False)
     for token, encoding in zip(tokens, tokenizer.encode_batch_fast(tokens, add_special_tokens=False), strict=True):
         if tokenizer.token_to_id(token) in encoding.ids:
             raise UserError(
@@ -276,7 +276,8 @@ def _refuse_leaks(path: Path, tokenizer: Tokenizer, special_ids: set[int]) -> No
             )
 
 
-def _set_tokenizers_parallelism(parallel: bool) -> None:
+def set_parallelism(parallel: bool) -> None:
+    """Lets the tokenizers library use a thread per core, in this process and in those it starts from now on, or not."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"
 
 
