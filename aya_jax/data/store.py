@@ -1,0 +1,355 @@
+"""Token stores: a task's documents as token arrays on a disk or in a bucket, read by random access.
+
+`STORE_DIR/<task>/<split>/` holds `manifest.json`, the tokenizer, `token_bytes/`, and for each shard
+
+    shard-00000/tokens/        the documents one after another, each `[bos] tokens eos`; the smallest type that holds V
+    shard-00000/offsets/       int64 [documents + 1], where each begins in the shard
+    shard-00000/loss_weights/  float32, one per token, where the task has them
+    shard-00000/shard.json     totals and digests, written last
+
+A store is immutable, and the same documents give the same files byte for byte.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import tensorstore as ts
+
+from aya_jax.config import UserError
+from aya_jax.data import arrays
+from aya_jax.data.arrays import ArrayReader, ArrayWriter, PendingRead
+from aya_jax.data.manifest import FORMAT_VERSION, MANIFEST, SHARD, Manifest, ShardInfo, SourceInfo, VocabularyInfo
+
+__all__ = [
+    "Document",
+    "Manifest",
+    "ShardInfo",
+    "SourceInfo",
+    "TokenStore",
+    "VocabularyInfo",
+    "exists",
+    "names",
+    "read_shard_info",
+    "store_path",
+    "verify_shard",
+    "write_manifest",
+    "write_shard",
+]
+
+_TOKEN_BYTES = "token_bytes"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document as it is stored.
+
+    Attributes:
+      tokens: int32 [n], n >= 1, `[bos] tokens eos`.
+      loss_weights: float32 [n], weight of predicting each token; None where the task has none. All documents of a store
+        have them, or none has.
+    """
+
+    tokens: np.ndarray
+    loss_weights: np.ndarray | None = None
+
+
+# Names ---------------------------------------------------------------------------------------------------------------
+
+
+def store_path(store_dir: str, task: str, split: str) -> str:
+    """The directory of one store."""
+    return arrays.join(store_dir, task, split)
+
+
+def shard_path(directory: str, shard: int) -> str:
+    """The directory of one shard."""
+    return arrays.join(directory, f"shard-{shard:05d}")
+
+
+def exists(directory: str) -> bool:
+    """Whether a finished store is there."""
+    return arrays.read_bytes(directory, MANIFEST) is not None
+
+
+def names(store_dir: str, split: str = "train") -> tuple[str, ...]:
+    """Sorted names of the tasks that have a finished store of `split` in `store_dir`."""
+    if arrays.is_remote(store_dir):
+        suffix = f"/{split}/{MANIFEST}"
+        found = (name.removesuffix(suffix) for name in arrays.list_files(store_dir) if name.endswith(suffix))
+        return tuple(sorted(name for name in found if "/" not in name))
+    if not os.path.isdir(store_dir):
+        return ()
+    return tuple(sorted(name for name in os.listdir(store_dir) if exists(store_path(store_dir, name, split))))
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest unsigned type that holds every id below `vocab_size`, and one value more that marks a missing chunk."""
+    return next(np.dtype(kind) for kind in (np.uint8, np.uint16, np.uint32) if vocab_size <= np.iinfo(kind).max)
+
+
+def write_shard(directory: str, shard: int, documents: Iterable[Document], *, token_bytes: np.ndarray) -> ShardInfo:
+    """Writes one shard, replacing what is there: a pure function of the documents, byte for byte.
+
+    Memory stays within a few tens of megabytes whatever the number of documents. On a local disk the files are written
+    beside and renamed; in a bucket `shard.json`, written last, is what makes the shard exist.
+
+    Args:
+      directory: the store's.
+      shard: its number.
+      documents: in order; read once.
+      token_bytes: int32 [V], UTF-8 bytes of text behind each id (`Vocabulary.token_bytes()`).
+
+    Returns:
+      its totals. `sha256` covers, document by document, the int32 tokens and the float32 weights, little-endian, each
+      preceded by its length as int64 (a document without weights has length 0 there).
+
+    Raises:
+      UserError: a document is empty, has an id outside the vocabulary, or weights that do not fit; the disk is full.
+    """
+    final = shard_path(directory, shard)
+    if arrays.is_remote(final):
+        arrays.remove_files(final)
+        return _write_files(final, documents, token_bytes)
+    beside = f"{final}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    info = _write_files(beside, documents, token_bytes)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(beside, final)
+    return info
+
+
+def _write_files(directory: str, documents: Iterable[Document], token_bytes: np.ndarray) -> ShardInfo:
+    documents = iter(documents)
+    first = list(itertools.islice(documents, 1))
+    weighted = bool(first) and first[0].loss_weights is not None
+    tokens = ArrayWriter(arrays.join(directory, "tokens"), token_dtype(len(token_bytes)))
+    offsets = ArrayWriter(arrays.join(directory, "offsets"), np.dtype(np.int64))
+    weights = ArrayWriter(arrays.join(directory, "loss_weights"), np.dtype(np.float32)) if weighted else None
+    content, count, end, text_bytes = hashlib.sha256(), 0, 0, 0
+    offsets.append(np.zeros(1, np.int64))
+    for document in itertools.chain(first, documents):
+        ids, document_weights = _checked(document, count, len(token_bytes), weighted, directory)
+        for part in (ids, document_weights):
+            content.update(len(part).to_bytes(8, "little", signed=True) + part.tobytes())
+        tokens.append(ids)
+        if weights is not None:
+            weights.append(document_weights)
+        end, count = end + len(ids), count + 1
+        text_bytes += int(token_bytes[ids].sum(dtype=np.int64))
+        offsets.append(np.array([end]))
+    for writer in (tokens, offsets, weights):
+        if writer is not None:
+            writer.close()
+    info = ShardInfo(documents=count, tokens=end, bytes=text_bytes, sha256=content.hexdigest())
+    arrays.write_json(
+        directory, SHARD, {"format_version": FORMAT_VERSION, **asdict(info), "files": _digests(directory)}
+    )
+    return info
+
+
+def _checked(
+    document: Document, number: int, vocab_size: int, weighted: bool, directory: str
+) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.asarray(document.tokens, "<i4")
+    weights = np.asarray([] if document.loss_weights is None else document.loss_weights, "<f4")
+    where = f"{directory}: document {number}"
+    if not len(ids):
+        raise UserError(f"{where} has no tokens; a document has at least its eos")
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise UserError(f"{where} has a token id outside 0 to {vocab_size - 1}; is it from another tokenizer?")
+    if weighted != (document.loss_weights is not None):
+        raise UserError(f"{where}: either every document of a task has loss weights, or none has")
+    if weighted and (len(weights) != len(ids) or not np.all(np.isfinite(weights) & (weights >= 0))):
+        raise UserError(f"{where}: loss weights must be {len(ids)} finite numbers of 0 or more, one per token")
+    return ids, weights
+
+
+def _digests(directory: str) -> dict[str, str]:
+    """File name → sha256 of its bytes, for every file of a shard but its `shard.json`."""
+    files = (name for name in arrays.list_files(directory) if name != SHARD)
+    return {name: hashlib.sha256(arrays.read_bytes(directory, name) or b"").hexdigest() for name in files}
+
+
+def read_shard_info(directory: str, shard: int) -> ShardInfo | None:
+    """Totals of a shard that is finished, else None: what a resumed `aya prepare` need not write again."""
+    value = arrays.read_json(shard_path(directory, shard), SHARD)
+    if value is None or value.get("format_version") != FORMAT_VERSION:
+        return None
+    return ShardInfo(**{name: value[name] for name in ShardInfo.__dataclass_fields__})
+
+
+def verify_shard(directory: str, shard: int) -> None:
+    """Compares every file of a shard with the digest written beside it.
+
+    Raises:
+      UserError: a file is missing, changed or new; names it.
+    """
+    path = shard_path(directory, shard)
+    written = arrays.read_json(path, SHARD)
+    if written is None:
+        raise UserError(f"{path}/{SHARD}: missing; {arrays.REMEDY}")
+    found = _digests(path)
+    for name in sorted(written["files"].keys() | found.keys()):
+        if written["files"].get(name) != found.get(name):
+            raise UserError(f"{path}/{name}: not as it was written; {arrays.REMEDY}")
+
+
+def write_manifest(directory: str, manifest: Manifest, *, token_bytes: np.ndarray) -> None:
+    """Finishes a store: writes `token_bytes` int32 [V], then `manifest.json`."""
+    writer = ArrayWriter(arrays.join(directory, _TOKEN_BYTES), np.dtype(np.int32))
+    writer.append(np.asarray(token_bytes, np.int32))
+    writer.close()
+    arrays.write_json(directory, MANIFEST, manifest.to_json())
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+class TokenStore:
+    """The documents of one task and split, read by position. Opening reads the manifest only."""
+
+    def __init__(self, directory: str, manifest: Manifest):
+        self.directory, self.manifest = directory, manifest
+        self.num_tokens, self.num_documents = manifest.tokens, manifest.documents
+        self._token_starts = np.cumsum([0, *(shard.tokens for shard in manifest.shards)])
+        self._document_starts = np.cumsum([0, *(shard.documents for shard in manifest.shards)])
+        self._readers: dict[tuple[str, int], ArrayReader] = {}
+
+    @classmethod
+    def open(cls, directory: str) -> TokenStore:
+        """Opens a finished store.
+
+        Raises:
+          UserError: there is none, it is unfinished, or of another format version.
+        """
+        value = arrays.read_json(directory, MANIFEST)
+        if value is None:
+            raise UserError(f"{directory}: no finished token store ({MANIFEST} is missing); run `aya prepare` first")
+        return cls(directory, Manifest.from_json(value, arrays.join(directory, MANIFEST)))
+
+    @functools.cached_property
+    def token_bytes(self) -> np.ndarray:
+        """int32 [V], UTF-8 bytes of text that each id stands for; 0 for special ids."""
+        size = self.manifest.vocabulary.size
+        return ArrayReader(arrays.join(self.directory, _TOKEN_BYTES), size).read(0, size)
+
+    def read_windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Windows over the concatenation of all documents, across shards, all read together.
+
+        Args:
+          starts: int64 [N], first tokens.
+          length: tokens in each.
+
+        Returns:
+          int32 [N, length].
+
+        Raises:
+          UserError: a file is corrupt or missing; names it.
+          IndexError: a window reaches outside the store.
+        """
+        return self.start_windows("tokens", starts, length).collect()
+
+    def start_windows(self, array: str, starts: np.ndarray, length: int) -> PendingWindows:
+        """Asks for windows of "tokens" or "loss_weights" and returns at once, so that several stores read together."""
+        starts = np.asarray(starts, np.int64)
+        windows = np.empty((len(starts), length), np.float32 if array == "loss_weights" else np.int32)
+        ranges = ((int(start), int(start) + length, row) for start, row in zip(starts, windows, strict=True))
+        return PendingWindows(windows, *self._start(array, ranges))
+
+    def read_documents(self, ids: np.ndarray) -> list[np.ndarray]:
+        """Whole documents by their numbers; int64 [N] → N arrays int32 [n]. Raises as `read_windows` does."""
+        begins, ends = self.document_ranges(ids)
+        return self.read_ranges("tokens", begins, ends)
+
+    def read_ranges(self, array: str, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+        """Tokens (int32) or loss weights (float32) in [begins[i], ends[i]) of the concatenation, read together."""
+        dtype = np.float32 if array == "loss_weights" else np.int32
+        parts = [np.empty(int(end - begin), dtype) for begin, end in zip(begins, ends, strict=True)]
+        bounds = ((int(b), int(e), part) for b, e, part in zip(begins, ends, parts, strict=True))
+        pending, targets = self._start(array, bounds)
+        pending.collect_into(targets)
+        return parts
+
+    def document_ranges(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where documents begin and end in the concatenation of all; int64 [N] → two int64 [N]."""
+        ids = np.asarray(ids, np.int64)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.num_documents:
+            raise IndexError(f"{self.directory}: documents are numbered 0 to {self.num_documents - 1}")
+        bounds = np.empty((len(ids), 2), np.int64)
+        futures = []
+        shards = np.searchsorted(self._document_starts, ids, side="right") - 1
+        with ts.Batch() as batch:
+            for shard, number in zip(shards.tolist(), (ids - self._document_starts[shards]).tolist(), strict=True):
+                futures.append(self._reader("offsets", shard).start(number, number + 2, batch))
+        PendingRead(futures).collect_into(list(bounds))
+        bounds += self._token_starts[shards][:, None]
+        return bounds[:, 0], bounds[:, 1]
+
+    def document_bounds(self, first: int, stop: int) -> np.ndarray:
+        """int64 [stop - first + 1]: where documents first, ..., stop - 1 begin, and the last ends."""
+        pieces = []
+        while first < stop:
+            shard = bisect.bisect_right(self._document_starts, first) - 1
+            begin = first - int(self._document_starts[shard])
+            count = min(stop, int(self._document_starts[shard + 1])) - first
+            bounds = self._reader("offsets", shard).read(begin, begin + count + 1) + self._token_starts[shard]
+            first += count
+            pieces.append(bounds if first == stop else bounds[:-1])
+        return np.concatenate(pieces)
+
+    def _start(
+        self, array: str, ranges: Iterable[tuple[int, int, np.ndarray]]
+    ) -> tuple[PendingRead, Sequence[np.ndarray]]:
+        """Issues the reads of [begin, end) into each array, in one TensorStore batch."""
+        futures, targets = [], []
+        with ts.Batch() as batch:
+            for begin, end, target in ranges:
+                for shard, low, high, at in self._split(begin, end):
+                    futures.append(self._reader(array, shard).start(low, high, batch))
+                    targets.append(target[at : at + high - low])
+        return PendingRead(futures), targets
+
+    def _split(self, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """(shard, first, end in it, position in the range) of the pieces of a range."""
+        if not 0 <= begin <= end <= self.num_tokens:
+            raise IndexError(f"{self.directory}: tokens {begin} to {end} of {self.num_tokens}")
+        shard, position = bisect.bisect_right(self._token_starts, begin) - 1, begin
+        while position < end:
+            base, limit = int(self._token_starts[shard]), int(self._token_starts[shard + 1])
+            stop = min(end, limit)
+            if stop > position:
+                yield shard, position - base, stop - base, position - begin
+            position, shard = stop, shard + 1
+
+    def _reader(self, array: str, shard: int) -> ArrayReader:
+        key = (array, shard)
+        if key not in self._readers:
+            info = self.manifest.shards[shard]
+            expected = info.documents + 1 if array == "offsets" else info.tokens
+            directory = arrays.join(shard_path(self.directory, shard), array)
+            self._readers[key] = ArrayReader(directory, expected, cached=array == "offsets")
+        return self._readers[key]
+
+
+class PendingWindows:
+    """Windows that are being read."""
+
+    def __init__(self, windows: np.ndarray, pending: PendingRead, parts: Sequence[np.ndarray]):
+        self._windows, self._pending, self._parts = windows, pending, parts
+
+    def collect(self) -> np.ndarray:
+        """Waits for them; [N, length]."""
+        self._pending.collect_into(self._parts)
+        return self._windows
