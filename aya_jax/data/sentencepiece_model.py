@@ -19,8 +19,10 @@ def make_control(content: bytes, is_control: Callable[[str], bool]) -> bytes:
     USER_DEFINED is 4 and CONTROL 3. Both are one byte long, so the type is changed in place.
 
     Raises:
-      ValueError, IndexError: the content is no protobuf message.
+      ValueError, IndexError: the content is empty or no protobuf message.
     """
+    if not content:
+        raise ValueError("it is empty")
     edited = bytearray(content)
     for number, start, end in _proto_fields(content, 0, len(content)):
         if number != 1:
