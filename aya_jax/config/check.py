@@ -1,0 +1,95 @@
+"""What only the whole tells: values that do not fit each other, and bindings that nothing uses."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from aya_jax.config.build import Builder, NotKnown, Report, find_class, show_value
+from aya_jax.config.errors import did_you_mean, near_names
+from aya_jax.config.registry import CONFIGURABLES, Problem
+from aya_jax.config.source import Binding, Source
+from aya_jax.config.tree import Node, find_entry, plain, walk
+from aya_jax.config.types import classes_in, field_types
+
+
+def validation_reports(root: Node) -> Iterator[Report]:
+    """What the `validate()` of every object in the tree yields, each at the binding of the field at fault."""
+    for _, node in walk(root):
+        validate = getattr(node.cls, "validate", None)
+        if validate is None:
+            continue
+        # A check that needs a value which is missing or wrong ends there; that value has been reported.
+        with contextlib.suppress(NotKnown):
+            for problem in validate(node.value) or ():
+                yield _located(node, problem)
+
+
+def _located(node: Node, problem: Problem) -> Report:
+    path = tuple(re.sub(r"\[['\"]?([^\]'\"]*)['\"]?\]", r".\1", problem.field).split("."))
+    said = f"expected {problem.expected}{did_you_mean(problem.near)}"
+    found = find_entry(node, path)
+    if found is None:
+        return Report(None, f"{node.cls.__name__}.{problem.field}: {said}")
+    holder, name, entry = found
+    subject = f"{holder.cls.__name__}.{name}"
+    if entry.binding is None:
+        shown = "" if isinstance(entry.content, Node) else f" = {show_value(plain(entry.content))} (the default)"
+        return Report(None, f"{subject}{shown}: {said}")
+    if entry.macro is not None:
+        return Report(
+            entry.macro.where,
+            f"{entry.macro.key} = {show_value(entry.macro.value)} (it is {subject}, {entry.binding.where}): {said}",
+        )
+    return Report(entry.binding.where, f"{subject} = {show_value(entry.binding.value)}: {said}")
+
+
+def unused_reports(source: Source, builder: Builder, root: Node) -> Iterator[Report]:
+    """Bindings of unknown classes and fields, and, where the source is complete, those that nothing reached."""
+    unbound = _unbound_macros(source, builder)
+    offered = {binding.key for binding in source.bindings.values() if binding.offered}
+    for key, binding in source.bindings.items():
+        if key in builder.used or key in offered:
+            continue
+        if key.is_macro:
+            if source.complete:
+                yield Report(binding.where, _unused_macro(binding, unbound))
+            continue
+        cls = find_class(key.name)
+        if cls is None:
+            near = did_you_mean(near_names(key.name.rpartition(".")[2], CONFIGURABLES))
+            yield Report(
+                binding.where,
+                f"{key}: unknown configuration class {key.name} (or one that {root.cls.__name__} does not use){near}",
+            )
+        elif key.field not in field_types(cls):
+            near = did_you_mean(near_names(key.field, field_types(cls)))
+            yield Report(binding.where, f"{key} = {show_value(binding.value)}: unknown field{near}")
+        elif source.complete:
+            yield Report(
+                binding.where, f"{key} = {show_value(binding.value)}: {_why_unused(binding, cls, builder, root)}"
+            )
+
+
+def _unbound_macros(source: Source, builder: Builder) -> list[str]:
+    """Macros that are looked for and bound nowhere: what an unused one may have been meant to be."""
+    return [name for name in builder.asked if name not in {str(key) for key in source.bindings}]
+
+
+def _unused_macro(binding: Binding, unbound: list[str]) -> str:
+    near = near_names(str(binding.key), unbound)
+    text = f"{binding.key} = {show_value(binding.value)}: nothing uses this macro"
+    return text + (did_you_mean(near) if near else "; remove it, or write %" + str(binding.key) + " where it belongs")
+
+
+def _why_unused(binding: Binding, cls: type, builder: Builder, root: Node) -> str:
+    scopes = builder.scopes.get(cls)
+    if scopes:
+        near = did_you_mean(near_names(binding.key.scope, filter(None, scopes)))
+        return f"nothing is built in the scope {binding.key.scope}{near}"
+    for _, node in walk(root):
+        for name, hint in field_types(node.cls).items():
+            if cls in classes_in(hint):
+                return f"nothing uses it; bind {node.cls.__name__}.{name} = @{cls.__name__}() to build a {cls.__name__}"
+    return f"nothing uses it: {root.cls.__name__} holds no {cls.__name__}"
