@@ -115,7 +115,7 @@ class FileSource:
             number_bad += 1
         if first is not None:
             skipped[part.file.path] += number_bad
-            logger.warning("%s: left out %d bad records; the first: %s", part.file.path, number_bad, first)
+            logger.warning("%s: bad records left out: %d; the first: %s", part.file.path, number_bad, first)
 
     def _read(self, part: Part) -> Iterator[Record | BadRecord]:
         kind = self.format or format_of(part.file.path)
