@@ -173,16 +173,18 @@ def _line_record(
 ) -> Record | BadRecord:
     location = f"{file.path}:{line_number}"
     try:
-        text = line.decode("utf-8")
+        text = line.removesuffix(b"\n").decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"byte {error.start} of the line, byte {offset + error.start} of the uncompressed file"
         return BadRecord(location, f"invalid UTF-8 (0x{line[error.start]:02x}) at {where}")
     id_ = f"{file.name}:{line_number}"
     if text_field is None:
-        return Record(id_, text.removesuffix("\n"), location, {})
+        return Record(id_, text, location, {})
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        return BadRecord(location, f"broken JSON: {error.msg} at character {error.pos + 1} of the line")
+    except ValueError as error:  # a number of thousands of digits
         return BadRecord(location, f"broken JSON: {error}")
     except RecursionError:
         return BadRecord(location, "broken JSON: nested too deeply")
