@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gin import config_parser
-
 from aya_jax.config.errors import did_you_mean, near_names
+from gin import config_parser
 
 GIN_FOLDER = Path(__file__).resolve().parents[2] / "gin"
 """The run files that come with the package; always the last place in which an include is looked for."""

@@ -1,0 +1,324 @@
+"""The command line: `aya VERB [FILE.gin ...] [--gin.NAME=VALUE ...]`.
+
+Reads the flags and the environment, which nothing below does, resolves the verb's configuration, and only then imports
+what runs it. So help and mistakes come at once, without JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aya_jax
+
+if TYPE_CHECKING:
+    from aya_jax.config import Resolved
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """What a verb needs and does.
+
+    Attributes:
+      root: "module:Class" of its root configuration class; the module imports neither JAX nor TensorFlow.
+      run: "module:function" that is called with the `Resolved` configuration.
+      help: one line.
+    """
+
+    root: str
+    run: str
+    help: str
+
+
+VERBS: dict[str, Verb] = {
+    "tokenizer": Verb(
+        "aya_jax.data.tokenizer_config:TokenizerConfig",
+        "aya_jax.data.tokenizer:run",
+        "train a byte-level BPE tokenizer, with a fertility table by language",
+    ),
+    "prepare": Verb(
+        "aya_jax.data.prepare_config:PrepareConfig", "aya_jax.data.prepare:run", "turn text into token stores"
+    ),
+    "inspect": Verb("aya_jax.data.config:InspectConfig", "aya_jax.data.inspect:run", "show the rows of a batch"),
+    "describe": Verb(
+        "aya_jax.models.config:DescribeConfig",
+        "aya_jax.models.describe:run",
+        "a model's shapes, parameters, FLOPs and memory",
+    ),
+    "train": Verb(
+        "aya_jax.training.config:TrainConfig", "aya_jax.training.train:run", "train a model, or go on with it"
+    ),
+    "evaluate": Verb(
+        "aya_jax.evaluation.config:EvaluateConfig",
+        "aya_jax.evaluation.held_out:run",
+        "loss and bits per byte on held-out text",
+    ),
+    "study": Verb(
+        "aya_jax.studies.config:StudyConfig", "aya_jax.studies.study:run", "run the stages of a study, sweeps included"
+    ),
+    "report": Verb(
+        "aya_jax.studies.config:ReportConfig", "aya_jax.studies.report:run", "write the report of a study or a run"
+    ),
+}
+
+MACROS = {
+    "RUN_DIR": "where the run writes",
+    "SEED": "what all randomness derives from",
+    "STEPS": "optimizer steps",
+    "GLOBAL_BATCH": "sequences in a step, over all devices",
+    "SEQUENCE_LENGTH": "tokens in a sequence",
+    "LEARNING_RATE": "the highest learning rate",
+    "MIXTURE": "tasks and their rates, or the name of one",
+    "MODEL_DIR": "a model to start from or to judge",
+    "DATA_DIR": "the corpus: 'sample', or a folder; the environment variable AYA_DATA where nothing binds it",
+    "STORE_DIR": "where token stores are",
+    "VOCABULARY": "'bytes', a tokenizer.json or a SentencePiece .model",
+}
+
+USAGE = "aya VERB [FILE.gin ...] [--gin_file=F] [--gin_search_paths=A,B] [--gin.NAME=VALUE ...]"
+CONFIG_USAGE = """\
+aya config show [VERB] FILE.gin ... [--gin.NAME=VALUE ...]   every value, and where it was written
+aya config show RUN_DIR                                      the configuration of a run
+aya config diff A B [--gin.NAME=VALUE ...]                   what differs; A and B are run directories or gin files
+"""
+_FLAGS = ("--gin_file", "--gin_search_paths", "--help", "--version")
+_INTERRUPTED = 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """A command line, taken apart."""
+
+    words: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    bindings: tuple[str, ...] = ()
+    search_paths: tuple[str, ...] = ()
+    help: bool = False
+    version: bool = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `aya` with the given arguments and returns its exit code: 0, 1 (user error), 2 (configuration) or 130 (Ctrl-C)."""
+    from aya_jax.config.errors import UserError
+
+    _quieten(os.environ)
+    try:
+        _dispatch(parse_arguments(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except UserError as error:
+        if os.environ.get("AYA_DEBUG") == "1":
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (`| head`) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Takes a command line apart.
+
+    Raises:
+      ConfigError: an unknown flag, or one that is not written as --NAME=VALUE.
+    """
+    from aya_jax.config.errors import ConfigError, did_you_mean, near_names
+
+    words, files, bindings, search_paths, problems = [], [], [], [], []
+    flags = {"help": False, "version": False}
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            words.append(argument)
+        elif name.startswith("--gin."):
+            bindings.append(argument)
+        elif argument in ("-h", "--help", "--version"):
+            flags["version" if argument == "--version" else "help"] = True
+        elif name in ("--gin_file", "--gin_search_paths") and equals and value:
+            files += [value] if name == "--gin_file" else []
+            search_paths += value.split(",") if name == "--gin_search_paths" else []
+        elif name in _FLAGS[:2]:
+            problems.append(f"{argument}: expected {name}=VALUE, in one word")
+        else:
+            near = [f"--gin.{MACRO}=" for MACRO in near_names(name.lstrip("-"), MACROS)] or near_names(name, _FLAGS)
+            problems.append(f"{argument}: unknown flag{did_you_mean(near) or f' ({USAGE})'}")
+    if problems:
+        raise ConfigError(problems)
+    return Arguments(tuple(words), tuple(files), tuple(bindings), tuple(search_paths), **flags)
+
+
+def _dispatch(arguments: Arguments) -> None:
+    if arguments.version:
+        print(f"aya_jax {aya_jax.__version__}")
+    elif not arguments.words:
+        print(_help_text())
+    elif arguments.words[0] == "config":
+        _config(dataclasses.replace(arguments, words=arguments.words[1:]))
+    else:
+        _run_verb(arguments.words[0], dataclasses.replace(arguments, words=arguments.words[1:]))
+
+
+def _run_verb(name: str, arguments: Arguments) -> None:
+    """Resolves a verb's configuration, then imports and calls what runs it."""
+    from aya_jax.config.errors import ConfigError
+
+    verb = _verb_named(name)
+    if arguments.help:
+        print(_verb_help(name, verb))
+        return
+    files = [*arguments.words, *arguments.files]
+    if not files and not arguments.bindings:
+        raise ConfigError(
+            [f"aya {name}: no gin file given: aya {name} FILE.gin; aya {name} --help lists what it takes"]
+        )
+    resolved = _resolve(load(verb.root), files, arguments)
+    flags = getattr(getattr(resolved.config, "mesh", None), "xla_flags", ())
+    set_xla_flags(flags, os.environ)
+    load(verb.run)(resolved)
+
+
+def load(path: str) -> Any:
+    """What "module:attribute" names."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def set_xla_flags(flags: Sequence[str], environ: MutableMapping[str, str]) -> None:
+    """Adds flags to XLA_FLAGS, and those of the TPU compiler to LIBTPU_INIT_ARGS; one that is set there already stays.
+
+    JAX reads both when it first looks for devices, so this must come before.
+    """
+    for flag in flags:
+        variable = "LIBTPU_INIT_ARGS" if flag.startswith("--xla_tpu") else "XLA_FLAGS"
+        present = environ.get(variable, "").split()
+        if flag.partition("=")[0] not in {other.partition("=")[0] for other in present}:
+            environ[variable] = " ".join([*present, flag])
+
+
+def _resolve(
+    root: type, files: Sequence[str], arguments: Arguments, offered: Mapping[str, str] | None = None
+) -> Resolved:
+    from aya_jax.config import resolve
+
+    defaults = dict(offered or {})
+    if os.environ.get("AYA_DATA"):
+        defaults["DATA_DIR"] = os.environ["AYA_DATA"]
+    return resolve(root, files, arguments.bindings, arguments.search_paths, defaults)
+
+
+def _config(arguments: Arguments) -> None:
+    """`aya config show` and `aya config diff`."""
+    from aya_jax.config.errors import ConfigError, did_you_mean, near_names
+
+    action, words = (arguments.words or ("",))[0], [*arguments.words[1:], *arguments.files]
+    if arguments.help or not action:
+        print(CONFIG_USAGE, end="")
+    elif action == "show" and words:
+        _config_show(words, arguments)
+    elif action == "diff" and len(words) == 2:
+        _config_diff(words, arguments)
+    else:
+        near = did_you_mean(near_names(action, ["show", "diff"])) if action not in ("show", "diff") else ""
+        raise ConfigError([f"aya config {' '.join([action, *words])}: not understood{near}\n{CONFIG_USAGE.rstrip()}"])
+
+
+def _config_show(words: Sequence[str], arguments: Arguments) -> None:
+    from aya_jax.config.run_directory import read_snapshot
+    from aya_jax.config.show import show
+    from aya_jax.config.snapshot import to_plain
+
+    if Path(words[0]).is_dir():
+        print(show(read_snapshot(words[0])), end="")
+        return
+    verb, files = (words[0], words[1:]) if words[0] in VERBS else ("", words)
+    resolved = _resolve_files(files, arguments, verb)
+    print(show(to_plain(resolved.config), resolved.origins), end="")
+
+
+def _config_diff(words: Sequence[str], arguments: Arguments) -> None:
+    from aya_jax.config.run_directory import read_snapshot
+    from aya_jax.config.show import show_differences
+    from aya_jax.config.snapshot import differences, to_plain
+
+    old, new = (
+        read_snapshot(word) if Path(word).is_dir() else to_plain(_resolve_files([word], arguments).config)
+        for word in words
+    )
+    print(show_differences(differences(old, new), *words), end="")
+
+
+def _resolve_files(files: Sequence[str], arguments: Arguments, verb: str = "") -> Resolved:
+    """Resolves gin files for looking at; RUN_DIR may be missing."""
+    offered = {"RUN_DIR": "RUN_DIR"}
+    if verb := verb or _verb_bound_in(files, arguments):
+        return _resolve(load(VERBS[verb].root), files, arguments, offered)
+    return _resolve_for_any(files, arguments, offered)
+
+
+def _verb_bound_in(files: Sequence[str], arguments: Arguments) -> str:
+    """The verb whose root class the files bind, or "" where they bind none."""
+    from aya_jax.config.source import Source
+
+    source = Source(arguments.search_paths)
+    for file in files:
+        source.read_file(file)
+    bound = {key.name.rpartition(".")[2] for key in source.bindings}
+    return next((name for name, verb in VERBS.items() if verb.root.rpartition(":")[2] in bound), "")
+
+
+def _resolve_for_any(files: Sequence[str], arguments: Arguments, offered: Mapping[str, str]) -> Resolved:
+    """Resolves files that bind no root class (a model, say) for the first verb that they are enough for."""
+    from aya_jax.config.errors import ConfigError
+
+    for verb in VERBS.values():
+        with contextlib.suppress(ConfigError):
+            return _resolve(load(verb.root), files, arguments, offered)
+    shown = " ".join(files)
+    raise ConfigError([f"{shown}: not a whole configuration; say for which verb: aya config show VERB {shown}"])
+
+
+def _verb_named(name: str) -> Verb:
+    from aya_jax.config.errors import ConfigError, did_you_mean, near_names
+
+    if name in VERBS:
+        return VERBS[name]
+    if name.endswith(".gin"):
+        raise ConfigError([f"aya {name}: the verb comes first: aya VERB {name} ({', '.join(VERBS)})"])
+    near = did_you_mean(near_names(name, [*VERBS, "config"]))
+    raise ConfigError([f"aya {name}: unknown verb{near or '; the verbs are ' + ', '.join([*VERBS, 'config'])}"])
+
+
+def _help_text() -> str:
+    verbs = {**{name: verb.help for name, verb in VERBS.items()}, "config": "show a configuration, or what differs"}
+    lines = [f"{aya_jax.__doc__}", "", f"  {USAGE}", "", "Verbs:"]
+    lines += [f"  {name:<10} {text}" for name, text in verbs.items()]
+    lines += ["", "aya VERB --help lists all that a verb's gin files can bind.", "", _macros_text()]
+    lines += ["", "Example: aya train gin/train/pretrain.gin --gin.RUN_DIR=runs/first --gin.STEPS=100"]
+    return "\n".join(lines)
+
+
+def _verb_help(name: str, verb: Verb) -> str:
+    from aya_jax.config.show import describe_class
+
+    heading = f"aya {name}: {verb.help}\n\n  {USAGE.replace('VERB', name)}\n"
+    return "\n".join([heading, describe_class(load(verb.root)), _macros_text()])
+
+
+def _macros_text() -> str:
+    heading = "Macros that run files use (each reads those it needs; set with --gin.NAME=VALUE):"
+    return "\n".join([heading, *(f"  {name:<16} {text}" for name, text in MACROS.items())])
+
+
+def _quieten(environ: MutableMapping[str, str]) -> None:
+    """Keeps TensorFlow, which only reads text here, from reporting on devices that it does not use."""
+    for name, value in {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"}.items():
+        environ.setdefault(name, value)
