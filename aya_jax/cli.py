@@ -105,7 +105,7 @@ class Arguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `aya` with the given arguments and returns its exit code: 0, 1 (user error), 2 (configuration) or 130 (Ctrl-C)."""
+    """Runs `aya` and returns its exit code: 0, 1 (user error), 2 (configuration) or 130 (Ctrl-C)."""
     from aya_jax.config.errors import UserError
 
     _quieten(os.environ)
@@ -266,11 +266,14 @@ def _resolve_files(files: Sequence[str], arguments: Arguments, verb: str = "") -
 
 def _verb_bound_in(files: Sequence[str], arguments: Arguments) -> str:
     """The verb whose root class the files bind, or "" where they bind none."""
+    from aya_jax.config.errors import ConfigError
     from aya_jax.config.source import Source
 
     source = Source(arguments.search_paths)
     for file in files:
         source.read_file(file)
+    if source.problems:
+        raise ConfigError([f"{where}: {text}" if where else text for where, text in source.problems])
     bound = {key.name.rpartition(".")[2] for key in source.bindings}
     return next((name for name, verb in VERBS.items() if verb.root.rpartition(":")[2] in bound), "")
 

@@ -71,22 +71,25 @@ class Builder:
     """
 
     def __init__(self, source: Source):
+        self.used: set[Key] = set()
         self._by_class: dict[tuple[str, type], dict[str, Binding]] = {}
         self._macros: dict[str, Binding] = {}
         for key, binding in source.bindings.items():
             if key.is_macro:
                 self._macros["/".join(filter(None, [key.scope, key.name]))] = binding
             elif cls := find_class(key.name):
-                self._by_class.setdefault((key.scope, cls), {})[key.field] = binding
+                fields = self._by_class.setdefault((key.scope, cls), {})
+                if key.field in fields:  # the same class under a longer name: `config.MeshConfig.data`
+                    self.used.add(fields[key.field].key)
+                fields[key.field] = binding
         self.reports: list[Report] = []
-        self.used: set[Key] = set()
         self.asked: dict[str, None] = {}
         self.scopes: dict[type, set[str]] = {}
         self._building: list[tuple[type, str]] = []
         self._expanding: list[str] = []
 
     def build(self, cls: type, scope: str = "", base: Any = None) -> Node:
-        """The object of `cls` in a gin scope; what nothing binds is taken from `base`, else from the class's defaults."""
+        """The object of `cls` in a gin scope; what nothing binds is as in `base`, else the class's default."""
         self.scopes.setdefault(cls, set()).add(scope)
         self._building.append((cls, scope))
         entries = {field.name: self._entry(cls, field, scope, base) for field in dataclasses.fields(cls) if field.init}
@@ -103,6 +106,8 @@ class Builder:
                 )
             except (ValueError, TypeError) as error:
                 self.reports.append(Report(None, f"{cls.__name__}: {error}"))
+            except NotKnown:
+                pass  # its __post_init__ looks at something below that has been reported
         return Node(cls, entries, _partial(cls, values, broken), True)
 
     def _entry(self, cls: type, field: dataclasses.Field, scope: str, base: Any) -> Entry:

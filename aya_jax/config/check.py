@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 
@@ -16,14 +15,17 @@ from aya_jax.config.types import classes_in, field_types
 
 def validation_reports(root: Node) -> Iterator[Report]:
     """What the `validate()` of every object in the tree yields, each at the binding of the field at fault."""
+    anything_wrong = root.broken
     for _, node in walk(root):
-        validate = getattr(node.cls, "validate", None)
-        if validate is None:
-            continue
-        # A check that needs a value which is missing or wrong ends there; that value has been reported.
-        with contextlib.suppress(NotKnown):
-            for problem in validate(node.value) or ():
+        try:
+            for problem in getattr(node.cls, "validate", lambda _: ())(node.value) or ():
+                anything_wrong = True
                 yield _located(node, problem)
+        except NotKnown:
+            continue  # the check needs a value that is missing or wrong, which has been reported
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            if not anything_wrong:
+                raise  # else it stumbled over what has been reported, a zero that is divided by, say
 
 
 def _located(node: Node, problem: Problem) -> Report:

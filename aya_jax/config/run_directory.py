@@ -45,14 +45,14 @@ class RunDirectory:
     ) -> RunDirectory:
         """Makes or re-opens the directory of a run and, for the writer, locks it until `close` or the process's end.
 
-        Writes `config.gin` (the operative text), `config.json` (the snapshot) and `environment.json` (`environment`, with
-        those of earlier sessions that differ under "earlier").
+        Writes `config.gin` (the operative text), `config.json` (the snapshot) and `environment.json` (`environment`,
+        with those of earlier sessions that differ under "earlier").
 
         Args:
           path: the directory.
           resolved: the run's configuration.
           environment: what the results may depend on beside it: versions, commit, devices; JSON values.
-          writer: False for a further process of the same run: it checks the configuration, writes nothing, takes no lock.
+          writer: False for a further process of the same run, which checks the configuration but neither writes nor locks.
 
         Raises:
           UserError: the directory is of another configuration, is in use, or cannot be written.
@@ -109,7 +109,7 @@ def _take_lock(path: Path) -> int:
     """Locks the directory for this process; the operating system unlocks it when the process ends, however it ends."""
     if "://" in str(path):
         raise UserError(
-            f"{path}: RUN_DIR must be a directory of this machine or a mounted one; mount the bucket, or choose another."
+            f"{path}: RUN_DIR must be a directory that this machine has or mounts; mount the bucket, or choose another."
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,8 @@ def _take_lock(path: Path) -> int:
         os.close(lock)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise UserError(
-                f"{path}: in use by {holder}; wait for it or stop it, or give this run another directory with --gin.RUN_DIR=..."
+                f"{path}: in use by {holder}; wait for it or stop it, "
+                "or give this run another directory with --gin.RUN_DIR=..."
             ) from None
         raise unwritable(path, error) from error
     try:
@@ -156,8 +157,8 @@ def _check_same_configuration(path: Path, resolved: Resolved) -> bool:
             [
                 f"{path}: this directory holds a run of another configuration (old -> new):",
                 *lines,
-                "Give this run another directory with --gin.RUN_DIR=..., or put these values back to continue the old one; "
-                "nothing was changed.",
+                "Give this run another directory with --gin.RUN_DIR=..., "
+                "or put these values back to continue the old one; nothing was changed.",
             ]
         )
     )

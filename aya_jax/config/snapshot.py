@@ -1,8 +1,8 @@
 """A configuration as plain data: the resolved snapshot, its fingerprint, and what differs between two.
 
 In a snapshot a configuration object is a dict of its fields (with `_class` at the root and wherever the field's type
-leaves the class open), a tuple that holds dicts is a dict keyed "0", "1", ..., and a dot in a key is written %2E: so every value
-has one dotted name.
+leaves the class open), a tuple that holds dicts is a dict keyed "0", "1", ..., and a dot in a key is written %2E: so
+every value has one dotted name.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _tuples(value: Any) -> Any:
 
 
 def fingerprint(snapshot: Mapping[str, Any], excluded: Sequence[str] = ()) -> str:
-    """SHA-256, in hex, of the snapshot's canonical JSON without the `excluded` dotted fields and what lies below them."""
+    """SHA-256, in hex, of the snapshot's canonical JSON without the `excluded` dotted fields and what is below them."""
     canonical = json.dumps(
         _jsonable(_without(snapshot, excluded)), sort_keys=True, separators=(",", ":"), ensure_ascii=True
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from gin import config_parser
 GIN_FOLDER = Path(__file__).resolve().parents[2] / "gin"
 """The run files that come with the package; always the last place in which an include is looked for."""
 
+_UNPARSABLE = (SyntaxError, tokenize.TokenError, StopIteration, RecursionError, TypeError, ValueError)
 _STATEMENT = re.compile(r"(?:import|include|from)\s|(?P<key>[A-Za-z_][\w./]*)\s*(?P<sign>[=:])")
 _FLAG = re.compile(r"(?:--gin\.)?\s*(?P<key>[A-Za-z_][\w./]*)\s*=(?P<value>.*)", re.DOTALL)
 _IN_BLOCK = re.compile(r"\s+(?P<field>[A-Za-z_]\w*)\s*=")
@@ -45,6 +47,9 @@ class Macro:
 
 class Unreadable:
     """The value of a binding whose text could not be parsed; the mistake itself has been reported."""
+
+    def __repr__(self) -> str:
+        return "..."
 
 
 UNREADABLE = Unreadable()
@@ -126,7 +131,7 @@ def parse_value(text: str) -> Any:
     try:
         parser = config_parser.ConfigParser(text, _Delegate())
         value = parser.parse_value()
-    except (SyntaxError, tokenize.TokenError, StopIteration, RecursionError) as error:
+    except _UNPARSABLE as error:
         raise ValueError(f"no gin value: {text}") from error
     if parser.current_token.type not in (tokenize.NEWLINE, tokenize.ENDMARKER):
         raise ValueError(f"no gin value: {text}")
@@ -135,7 +140,7 @@ def parse_value(text: str) -> Any:
 
 def statements(text: str) -> Iterator[Any]:
     """The statements of a gin file in order; after one that cannot be parsed, goes on with the next that can."""
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text).readlines()
     first = 0
     while first < len(lines):
         start = first
@@ -147,7 +152,7 @@ def statements(text: str) -> Iterator[Any]:
                 if statement is None:
                     return
                 yield statement
-        except (SyntaxError, tokenize.TokenError, StopIteration, RecursionError) as error:
+        except _UNPARSABLE as error:
             after = next((n for n in range(start + 1, len(lines)) if _STATEMENT.match(lines[n])), len(lines))
             yield _BadStatement(start + 1, _explain(error, start + 1), _keys_in(lines[start:after]))
             first = after
@@ -192,7 +197,7 @@ class Source:
     """All that the gin files and flags say.
 
     Attributes:
-      bindings: the last binding of each key, in the order in which keys were first bound.
+      bindings: the last binding of each key, in the order in which they were bound.
       imports: modules named by `import`, in order.
       problems: (place, text) of each thing that could not be read.
       complete: False when something was lost whose keys are not known (a missing include, a failed import), so that
@@ -218,7 +223,7 @@ class Source:
             chain = " > ".join(_shown(path) for path in [*self._reading, found])
             return self._lost(asked_by, f"{name} includes itself: {chain}")
         try:
-            text = found.read_bytes().decode("utf-8")
+            text = found.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = (
                 "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
@@ -231,7 +236,7 @@ class Source:
         return None
 
     def read_flag(self, text: str) -> None:
-        """Reads one `NAME=VALUE` from the command line (with or without `--gin.`); a VALUE that is no gin literal is text."""
+        """Reads a flag, `NAME=VALUE` with or without `--gin.`; a VALUE that is no gin literal is text."""
         flag = text if text.startswith("--gin.") else f"--gin.{text}"
         match = _FLAG.fullmatch(text)
         if match is None:
@@ -244,10 +249,10 @@ class Source:
         return self._bind(match["key"], value, Where(flag=flag), as_string)
 
     def read_defaults(self, macros: Mapping[str, Any]) -> None:
-        """Binds macros that the command line offers, and that no file need use, wherever nothing else has bound them."""
+        """Binds macros that the command line offers, wherever nothing else has bound them; none need be used."""
         for name, value in macros.items():
             key = make_key(name)
-            self.bindings.setdefault(key, Binding(key, value, Where(flag=f"{name} (offered)"), offered=True))
+            self.bindings.setdefault(key, Binding(key, value, Where(flag=f"default of {name}"), offered=True))
 
     def _take(self, statement: Any, file: Path) -> None:
         if isinstance(statement, _BadStatement):
@@ -268,6 +273,7 @@ class Source:
 
     def _bind(self, text: str, value: Any, where: Where, as_string: bool = False) -> None:
         key = make_key(text)
+        self.bindings.pop(key, None)  # so that the order of keys is the order of what was bound last
         self.bindings[key] = Binding(key, value, where, as_string)
 
     def _import(self, module: str, where: Where) -> None:
@@ -293,14 +299,16 @@ class Source:
 
     def _find(self, name: str | os.PathLike[str], beside: Path | None) -> Path | None:
         candidates = (folder / Path(name).expanduser() for folder in self._folders(beside))
-        return next((path for path in candidates if path.is_file()), None)
+        return next((path for path in candidates if os.path.isfile(path)), None)
 
     def _not_found(self, name: str, beside: Path | None) -> str:
+        if os.path.isdir(Path(name).expanduser()):
+            return f"{name} is a folder and no gin file; a run directory is given as --gin.RUN_DIR={name}"
         folders = self._folders(beside)
         neighbours = {
             os.path.normpath(Path(name).parent / path.name): None
             for folder in folders
-            if (folder / name).parent.is_dir()
+            if os.path.isdir((folder / name).parent)
             for path in (folder / name).parent.glob("*.gin")
         }
         searched = (

@@ -54,7 +54,7 @@ def _one_line(value: Any) -> str:
 
 
 class _Writer:
-    """Writes every object's bindings: under the bare class name, or in a scope of its own where two of a class differ."""
+    """Writes every object's bindings: under the class name alone, or in a scope where two of a class differ."""
 
     def __init__(self, root: Node):
         self._root = root

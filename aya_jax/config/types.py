@@ -100,6 +100,8 @@ def convert(value: Any, hint: Any) -> Any:
         raise Mismatch("expected a float; infinity is written 1e999")
     if hint is str and isinstance(value, int | float):
         raise Mismatch(f"expected str: write '{value}' in quotes")
+    if hint is int and isinstance(value, float) and value.is_integer():
+        raise Mismatch(f"expected int: write {int(value)}")
     raise Mismatch(f"expected {describe(hint)}")
 
 
@@ -163,6 +165,4 @@ def _convert_item(value: Any, hint: Any, name: str) -> Any:
     try:
         return convert(value, hint)
     except Mismatch as mismatch:
-        said = mismatch.expected.removeprefix("in ")
-        joint = "" if mismatch.expected.startswith("in ") else ": "
-        raise Mismatch(f"in {name}{joint or ', '}{said}", mismatch.near) from None
+        raise Mismatch(f"in {name}, {mismatch.expected}", mismatch.near) from None
