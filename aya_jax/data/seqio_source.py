@@ -246,17 +246,34 @@ def _as_bytes(content: bytes | np.ndarray) -> bytes:
     return content if isinstance(content, bytes) else content.astype("<i4").tobytes()
 
 
-def _batches(task: seqio.Task, split: str, shard: int, num_shards: int, batch_size: int) -> Iterator[Examples]:
-    feature = output_form(task).feature
+def loss_weights_key(task: seqio.Task, split: str) -> str | None:
+    """The feature that holds a weight for each id of the document, or None."""
+    if output_form(task).vocabulary is None:
+        return None
+    return _weights_key(_dataset(task, split if split in task.splits else "train", 0, 1))
+
+
+def _weights_key(dataset: tf.data.Dataset) -> str | None:
+    return next((key for key in _WEIGHTS if key in dataset.element_spec), None)
+
+
+def _dataset(task: seqio.Task, split: str, shard: int, num_shards: int) -> tf.data.Dataset:
     shard_info = seqio.ShardInfo(shard, num_shards)
-    dataset = task.get_dataset(
+    return task.get_dataset(
         sequence_length=None, split=split, shuffle=False, seed=0, shard_info=shard_info, try_in_mem_cache=False
     )
-    weights = next((key for key in _WEIGHTS if key in dataset.element_spec), None)
+
+
+def _batches(task: seqio.Task, split: str, shard: int, num_shards: int, batch_size: int) -> Iterator[Examples]:
+    form = output_form(task)
+    feature = form.feature
+    dataset = _dataset(task, split, shard, num_shards)
+    weights = None if form.vocabulary is None else _weights_key(dataset)
     keys = (feature, weights) if weights else (feature,)
-    chosen = dataset.map(lambda example: {key: example[key] for key in keys})
+    if set(dataset.element_spec) != set(keys):
+        dataset = dataset.map(lambda example: {key: example[key] for key in keys})
     try:
-        for batch in chosen.ragged_batch(batch_size).prefetch(2):
+        for batch in dataset.ragged_batch(batch_size).prefetch(2):
             yield Examples(_rows(batch[feature]), _rows(batch[weights]) if weights else None)
     except tf.errors.OpError as error:
         failure = getattr(task.source, "failure", None)

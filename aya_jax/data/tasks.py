@@ -70,10 +70,10 @@ UNTAGGED = Tags(language="und", domain="other")  # "und": ISO 639-2 for undeterm
 
 
 def held_out_permille(data_dir: str | None, permille: int | None = None) -> int:
-    """Documents out of 1000 to hold out: `permille`, else 150 of the sample (15 a language) and 20 of a corpus."""
+    """Documents out of 1000 to hold out: `permille`, else 80 of the sample (of 15 a language) and 20 of a corpus."""
     if permille is not None:
         return permille
-    return 150 if data_dir == SAMPLE else 20
+    return 80 if data_dir == SAMPLE else 20
 
 
 def match(patterns: Iterable[str], available: Iterable[str]) -> tuple[str, ...]:
@@ -158,7 +158,9 @@ def register(
     for name in chosen:
         _register(name, source(name, data_dir), None, (data_dir, share, None))
     for config in extra:
-        _register(config.name, config.source("train"), config.source("validation"), (None, share, config))
+        train = config.source("train")
+        if train is not None:  # else it only tags a task that another module registers
+            _register(config.name, train, config.source("validation"), (None, share, config))
     return chosen + tuple(config.name for config in extra)
 
 
@@ -234,6 +236,18 @@ def find(
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise UserError(f"there is no task {name!r}; {hint}A module that registers it must be imported in the gin file")
     return registry.get(name)
+
+
+def registered(name: str) -> tuple[str, ...]:
+    """Names of the SeqIO tasks behind the name of a task or mixture that a module registered; () if there is none."""
+    from aya_jax.data import seqio_source
+
+    seqio = seqio_source.seqio
+    if name in seqio.TaskRegistry.names():
+        return (name,)
+    if name in seqio.MixtureRegistry.names():
+        return tuple(sorted(task.name for task in seqio.MixtureRegistry.get(name).tasks))
+    return ()
 
 
 def tags_of(name: str, extra: Iterable[TaskConfig] = ()) -> Tags:

@@ -1,0 +1,144 @@
+"""What `aya prepare` is told: which tasks, from where, tokenised by what, into which store, on how many workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from aya_jax.config.registry import Problem, configurable
+
+if TYPE_CHECKING:
+    from aya_jax.data.sources import Source
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@configurable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """A task of the user's own, without Python: text from files, from a Hugging Face dataset or from TFDS.
+
+    Give one of `files`, `huggingface` and `tfds`; or none, to tag a task that an imported module registers with SeqIO.
+    A task without validation data of its own has documents held out, as the shipped tasks have.
+
+    Attributes:
+      name: what mixtures and stores call it; letters, digits, `_`, `.` and `-`.
+      language: its language tag, ISO 639-1; `code` for code.
+      domain: its domain tag: `text`, `web_code`, `markup`, `quality_code`, `code_adjacent`, or another word.
+      files: paths or URLs with `*`, `**`, `?`: JSONL, Parquet or text, plain, .gz or .zst.
+      validation_files: the same for the validation split.
+      format: `jsonl`, `parquet`, `text` (a file is a document) or `lines` (a line is one); None goes by file name.
+      on_bad_record: `stop` at the first record without text, or `skip` and count them.
+      huggingface: "owner/dataset", or a directory that `datasets` can load.
+      huggingface_config: the dataset's configuration, where it has several.
+      huggingface_revision: commit, tag or branch; pin it, for the hub's files can change.
+      tfds: "dataset", "dataset/config" or "dataset/config:version", prepared beforehand.
+      tfds_data_dir: where TFDS keeps it; None is TFDS's own default.
+      splits: for `train`, and for `validation` if the dataset has its own, the dataset's name of the split.
+      text_field: field, column or feature that holds the text.
+    """
+
+    name: str
+    language: str
+    domain: str = "text"
+    files: tuple[str, ...] = ()
+    validation_files: tuple[str, ...] = ()
+    format: Literal["jsonl", "parquet", "text", "lines"] | None = None
+    on_bad_record: Literal["stop", "skip"] = "stop"
+    huggingface: str | None = None
+    huggingface_config: str | None = None
+    huggingface_revision: str | None = None
+    tfds: str | None = None
+    tfds_data_dir: str | None = None
+    splits: tuple[tuple[str, str], ...] = (("train", "train"),)
+    text_field: str = "text"
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a name that is no file name, and sources that are missing or too many."""
+        if not _NAME.fullmatch(self.name):
+            yield Problem("name", "letters, digits, '_', '.' and '-' only: it names a directory")
+        if sum(map(bool, (self.files, self.huggingface, self.tfds))) > 1:
+            yield Problem("files", "only one of files, huggingface and tfds")
+        if self.validation_files and not self.files:
+            yield Problem("validation_files", "only beside files; a dataset's own split goes into splits")
+        ours = [split for split, _ in self.splits]
+        if "train" not in ours or not {"train", "validation"}.issuperset(ours):
+            yield Problem("splits", "(('train', NAME),) or (('train', NAME), ('validation', NAME))")
+
+    def source(self, split: str) -> Source | None:
+        """The reader of a split; None where the task has no data of its own for it."""
+        from aya_jax.data.sources import FileSource, HuggingFaceSource, TfdsSource
+
+        if self.files:
+            files = self.files if split == "train" else self.validation_files
+            return FileSource(files, self.text_field, self.format, self.on_bad_record) if files else None
+        if split not in dict(self.splits) or not (self.tfds or self.huggingface):
+            return None
+        if self.tfds is not None:
+            return TfdsSource(self.tfds, self.splits, self.text_field, self.tfds_data_dir, split)
+        return HuggingFaceSource(
+            name=self.huggingface or "",
+            config=self.huggingface_config,
+            split_map=self.splits,
+            text_field=self.text_field,
+            revision=self.huggingface_revision,
+            split=split,
+        )
+
+
+@configurable
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Root of `aya prepare`: writes each task once as token stores, `STORE_DIR/<task>/{train,validation}/`.
+
+    Attributes:
+      store_dir: directory or URL (gs://, s3://) of the stores.
+      data_dir: `sample`, or a corpus: directory or URL with `corpus/<lang>.jsonl.gz` and `code/<kind>/*.jsonl.gz`.
+      vocabulary: `bytes`, a tokenizer.json, or a SentencePiece .model.
+      tasks: names and patterns (`text_*`) of the corpus, and names of tasks or mixtures that an imported module
+        registers with SeqIO.
+      extra_tasks: further tasks, described in gin; they are prepared as well.
+      validation_permille: documents out of 1000 to hold out, where a task has no validation split of its own; None is
+        80 for the sample and 20 for a corpus. A source's first document is always held out.
+      num_shards: parts into which each split of each task is cut: the unit of resuming and of parallel work. A corpus
+        of many files is best cut into a divisor of their number.
+      num_workers: processes of the pool; 1 works in this process, with the tokenizer on every core; 0 is one per core.
+      runner: `pool` on this machine, or `beam` on any runner of Apache Beam.
+      beam_options: Beam's pipeline options ("--runner=DataflowRunner", "--project=..."); empty is its in-memory runner.
+      verify: re-read finished shards and compare their checksums; without it their presence is enough.
+    """
+
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("store_dir", "num_workers", "runner", "beam_options", "verify")
+
+    store_dir: str
+    data_dir: str
+    vocabulary: str
+    tasks: tuple[str, ...] = ("text_*", "code_*")
+    extra_tasks: tuple[TaskConfig, ...] = ()
+    validation_permille: int | None = None
+    num_shards: int = 1
+    num_workers: int = 1
+    runner: Literal["pool", "beam"] = "pool"
+    beam_options: tuple[str, ...] = ()
+    verify: bool = True
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields empty paths, numbers out of range, and extra tasks that share a name."""
+        for name in ("store_dir", "data_dir", "vocabulary"):
+            if not getattr(self, name):
+                yield Problem(name, "a path; it is empty")
+        if not self.tasks:
+            yield Problem("tasks", "at least one name or pattern: ('text_*',) is all text")
+        if self.validation_permille is not None and not 1 <= self.validation_permille <= 999:
+            yield Problem("validation_permille", "between 1 and 999 of 1000 documents")
+        if not 1 <= self.num_shards <= 99_999:
+            yield Problem("num_shards", "between 1 and 99999")
+        if self.num_workers < 0:
+            yield Problem("num_workers", "at least 1; 0 is one per core")
+        if self.beam_options and self.runner != "beam":
+            yield Problem("beam_options", "only with runner = 'beam'")
+        names = [task.name for task in self.extra_tasks]
+        if len(set(names)) != len(names):
+            yield Problem("extra_tasks", "each task a name of its own")

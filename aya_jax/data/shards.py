@@ -1,0 +1,243 @@
+"""One shard of one split of one task, from text to stored tokens: the unit of work of `aya prepare`.
+
+`prepare_shard` is a pure function of its job. A pool of processes and Apache Beam run the same function; what it writes
+does not depend on which, on the machine, or on how often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aya_jax.data import store, tasks, vocabulary
+from aya_jax.data.prepare_config import TaskConfig
+from aya_jax.data.store import Document, ShardInfo, SourceInfo, VocabularyInfo
+
+if TYPE_CHECKING:
+    import seqio
+
+_READ_DOCUMENTS = 64  # documents that leave tf.data at once
+_ENCODE_BYTES = 1 << 20  # text that is tokenised at once: enough to keep every core busy, little to hold
+
+Report = Callable[[int, int, int], None]  # documents, bytes of text and tokens since the last report
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Where a task comes from; with the modules imported, `task()` is the same in every process.
+
+    Attributes:
+      name: the task's.
+      data_dir: as in `PrepareConfig`.
+      permille: documents held out of 1000.
+      described: the task's description where gin gives it.
+      modules: modules to import first, which register SeqIO tasks.
+    """
+
+    name: str
+    data_dir: str
+    permille: int
+    described: TaskConfig | None = None
+    modules: tuple[str, ...] = ()
+
+    def task(self) -> seqio.Task:
+        """The registered SeqIO task.
+
+        Raises:
+          UserError: there is none of this name.
+        """
+        for module in self.modules:
+            importlib.import_module(module)
+        extra = (self.described,) if self.described else ()
+        return tasks.find(self.name, self.data_dir, extra=extra, permille=self.permille)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Everything that `prepare_shard` needs to know; it pickles.
+
+    Attributes:
+      task: the task.
+      split: `train` or `validation`.
+      shard, num_shards: which part of the split.
+      vocabulary: spec of the tokenizer, for tasks that give text.
+      directory: the store's directory.
+      parallel: tokenises on every core; changes nothing that is written.
+    """
+
+    task: TaskSpec
+    split: str
+    shard: int
+    num_shards: int
+    vocabulary: str
+    directory: str
+    parallel: bool = False
+
+
+def prepare_shard(job: ShardJob, report: Report | None = None) -> ShardInfo:
+    """Reads the shard through its SeqIO task, tokenises what is text, and writes it; whole or not at all.
+
+    Raises:
+      UserError: the source cannot be read, or the store not written.
+    """
+    task = job.task.task()
+    own = own_vocabulary(task)
+    notify = report or (lambda documents, num_bytes, tokens: None)
+    if own is not None:
+        return store.write_shard(job.directory, job.shard, _ready_documents(job, task, notify), token_bytes=own[1])
+    vocab = load_vocabulary(job.vocabulary)
+    documents = _tokenised_documents(job, task, vocab, notify)
+    return store.write_shard(job.directory, job.shard, documents, token_bytes=_token_bytes(job.vocabulary))
+
+
+@functools.lru_cache(maxsize=2)
+def load_vocabulary(spec: str) -> vocabulary.Vocabulary:
+    """`vocabulary.load`, once per process."""
+    return vocabulary.load(spec)
+
+
+@functools.lru_cache(maxsize=2)
+def _token_bytes(spec: str) -> np.ndarray:
+    return load_vocabulary(spec).token_bytes()
+
+
+# Text ---------------------------------------------------------------------------------------------------------------
+
+
+def _tokenised_documents(
+    job: ShardJob, task: seqio.Task, vocab: vocabulary.Vocabulary, report: Report
+) -> Iterator[Document]:
+    """`[bos] ids eos` of each document; the next batch is tokenised while this one is being written."""
+    encode = functools.partial(_encode, vocab, job.parallel)
+    with ThreadPoolExecutor(1) as background:
+        pending = None
+        for texts in _text_batches(job, task):
+            following = background.submit(encode, texts)
+            if pending is not None:
+                yield from _reported(pending.result(), report)
+            pending = following
+        if pending is not None:
+            yield from _reported(pending.result(), report)
+
+
+def _encode(vocab: vocabulary.Vocabulary, parallel: bool, texts: list[bytes]) -> tuple[int, list[np.ndarray]]:
+    """Bytes of the texts, and their documents' tokens."""
+    head = [] if vocab.bos_id is None else [vocab.bos_id]
+    tail = [vocab.eos_id]
+    encoded = vocab.encode_batch([text.decode() for text in texts], parallel=parallel)
+    return sum(map(len, texts)), [np.array(head + ids + tail, np.int32) for ids in encoded]
+
+
+def _reported(encoded: tuple[int, list[np.ndarray]], report: Report) -> Iterator[Document]:
+    num_bytes, documents = encoded
+    for tokens in documents:
+        yield Document(tokens)
+    report(len(documents), num_bytes, sum(map(len, documents)))
+
+
+def _text_batches(job: ShardJob, task: seqio.Task) -> Iterator[list[bytes]]:
+    """Texts by the megabyte."""
+    texts: list[bytes] = []
+    size = 0
+    for batch in _read(job, task):
+        texts += batch.contents
+        size += sum(map(len, batch.contents))
+        if size >= _ENCODE_BYTES:
+            yield texts
+            texts, size = [], 0
+    if texts:
+        yield texts
+
+
+def _read(job: ShardJob, task: seqio.Task) -> Iterator[Any]:
+    from aya_jax.data import seqio_source
+
+    return seqio_source.read(
+        task, job.split, job.shard, job.num_shards, permille=job.task.permille, batch_size=_READ_DOCUMENTS
+    )
+
+
+# Ids that a task made itself ------------------------------------------------------------------------------------------
+
+
+def _ready_documents(job: ShardJob, task: seqio.Task, report: Report) -> Iterator[Document]:
+    """Ids, and weights where there are any, as the task gives them."""
+    for batch in _read(job, task):
+        weights = batch.loss_weights or [None] * len(batch.contents)
+        for ids, weight in zip(batch.contents, weights, strict=True):
+            yield Document(np.asarray(ids, np.int32), weight)
+        report(len(batch.contents), 0, sum(map(len, batch.contents)))
+
+
+def own_vocabulary(task: seqio.Task) -> tuple[VocabularyInfo, np.ndarray] | None:
+    """The vocabulary of a task that gives ids, and the bytes of text behind each id, int32 [V]; None if it gives text.
+
+    Bytes are known for SeqIO's SentencePiece and byte vocabularies; for others they are 0, and bits per byte are not
+    defined.
+    """
+    from aya_jax.data import seqio_source
+
+    theirs = seqio_source.output_form(task).vocabulary
+    if theirs is None:
+        return None
+    size = theirs.vocab_size
+    token_bytes = np.zeros(size, np.int32)
+    known, digest = _known_bytes(theirs)
+    token_bytes[: len(known)] = known[:size]
+    description = f"{type(theirs).__name__}, {size} ids, {digest}"
+    info = VocabularyInfo(
+        digest=hashlib.sha256(description.encode()).hexdigest(),
+        size=size,
+        pad_id=theirs.pad_id,
+        bos_id=_bos_id(theirs),
+        eos_id=theirs.pad_id if theirs.eos_id is None else theirs.eos_id,
+        spec=f"seqio:{type(theirs).__name__}",
+    )
+    return info, token_bytes
+
+
+def _known_bytes(theirs: seqio.Vocabulary) -> tuple[np.ndarray, str]:
+    """Bytes behind the vocabulary's first ids, and a fingerprint of its content."""
+    import seqio
+
+    if isinstance(theirs, seqio.SentencePieceVocabulary) and os.path.isfile(theirs.sentencepiece_model_file):
+        model = vocabulary.load(theirs.sentencepiece_model_file)
+        return model.token_bytes(), model.digest
+    if isinstance(theirs, seqio.ByteVocabulary):
+        return np.repeat(np.array([0, 1], np.int32), [3, 256]), "bytes from id 3"
+    return np.zeros(0, np.int32), str(theirs)
+
+
+def _bos_id(theirs: seqio.Vocabulary) -> int | None:
+    try:
+        return theirs.bos_id
+    except NotImplementedError:
+        return None
+
+
+# Where it came from ---------------------------------------------------------------------------------------------------
+
+
+def source_info(task: seqio.Task, split: str) -> SourceInfo:
+    """Description and fingerprint of a task's source.
+
+    Of a SeqIO source of another kind the content is not known beforehand: its fingerprint covers its description and
+    the names of the preprocessors.
+    """
+    from aya_jax.data import seqio_source
+
+    if isinstance(task.source, seqio_source.DocumentSource):
+        documents = task.source.of(split)
+        return SourceInfo(description=documents.description, digest=documents.digest())
+    steps = [getattr(step, "__qualname__", type(step).__qualname__) for step in task.preprocessors]
+    text = re.sub(r"0x[0-9a-f]+", "", f"{task.source} {split} {steps}")  # a memory address says nothing
+    return SourceInfo(description=f"seqio task {task.name}", digest=hashlib.sha256(text.encode()).hexdigest())
