@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tokenizers
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from aya_jax.config import UserError
+from aya_jax.config import RunDirectory, UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.data import fertility, tasks, vocabulary
 from aya_jax.data.tokenizer_config import FIRST_TOKENS, TURN_TOKENS, TokenizerConfig
@@ -33,33 +34,45 @@ def run(resolved: Resolved) -> None:
     """Trains (unless `vocabulary` names an existing one), writes, measures, and prints the table.
 
     Raises:
-      UserError: no such task, no text, too little text for the size, or the output directory cannot be written.
+      UserError: no such task, no text, too little text for the size, or the output directory is of another
+        configuration, in use, or cannot be written.
     """
     config: TokenizerConfig = resolved.config
     console = Console()
-    output = Path(config.output_dir)
     names = _task_names(config)
-    spec = config.vocabulary
-    if spec is None:
-        tokenizer = _train_on_tasks(config, names, console)
-        write_atomic(output / "tokenizer_config.json", tokenizer_config_json())
-        write_atomic(output / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
-        spec = str(output / TOKENIZER_FILE)
-    measured = vocabulary.load(spec)
-    rows = _measure_tasks(config, names, measured, console)
-    _write_report(output, config, measured, rows)
+    directory = RunDirectory.open(config.output_dir, resolved, {"tokenizers": tokenizers.__version__})
+    try:
+        spec = config.vocabulary
+        if spec is None:
+            tokenizer = _train_on_tasks(config, names, console)
+            write_atomic(directory.path / "tokenizer_config.json", tokenizer_config_json())
+            write_atomic(directory.path / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
+            spec = str(directory.path / TOKENIZER_FILE)
+        measured = vocabulary.load(spec)
+        rows = _measure_tasks(config, names, measured, console)
+        _write_report(directory.path, config, measured, rows)
+    finally:
+        directory.close()
     console.print(fertility.terminal_table(_title(config, measured), rows))
-    console.print(f"Wrote {', '.join(sorted(str(output / name) for name in _written(config)))}")
+    trained = "" if config.vocabulary else f"{TOKENIZER_FILE}, "
+    console.print(f"{config.output_dir}: {trained}fertility.json, fertility.md", soft_wrap=True)
 
 
 def _task_names(config: TokenizerConfig) -> tuple[str, ...]:
     """What the patterns match in `data_dir`; a name that is no pattern may be any registered SeqIO task's."""
-    present = tasks.available(config.data_dir)
+    present = (*tasks.available(config.data_dir), *(task.name for task in config.extra_tasks))
     chosen: dict[str, None] = {}
     for pattern in config.tasks:
         found = tasks.match((pattern,), present) if any(c in pattern for c in "*?[") else (pattern,)
         chosen.update(dict.fromkeys(found))
     return tuple(chosen)
+
+
+def _task_texts(config: TokenizerConfig, name: str, split: str) -> Iterator[str]:
+    documents = tasks.documents(
+        name, split, config.data_dir, extra=config.extra_tasks, permille=config.validation_permille
+    )
+    return (document["text"] for document in documents)
 
 
 # ---- what to train on
@@ -95,7 +108,7 @@ def _train_on_tasks(config: TokenizerConfig, names: tuple[str, ...], console: Co
         counting = progress.add_task("counting bytes", total=None)
         sizes = dict.fromkeys(names, 0)
         for name in names:
-            for text in _texts(config, name, "train"):
+            for text in _training_texts(config, name):
                 sizes[name] += len(text.encode("utf-8"))
                 progress.update(counting, completed=sum(sizes.values()))
         empty = [name for name, size in sizes.items() if not size]
@@ -112,7 +125,7 @@ def _train_on_tasks(config: TokenizerConfig, names: tuple[str, ...], console: Co
 
         def texts() -> Iterator[str]:
             for name in names:
-                drawn = sampled(_texts(config, name, "train"), task=name, times=times[name], seed=config.seed)
+                drawn = sampled(_training_texts(config, name), task=name, times=times[name], seed=config.seed)
                 for text in drawn:
                     yield text
                     progress.update(counting, advance=len(text.encode("utf-8")))
@@ -121,12 +134,12 @@ def _train_on_tasks(config: TokenizerConfig, names: tuple[str, ...], console: Co
         return train(texts(), config.vocabulary_size)
 
 
-def _texts(config: TokenizerConfig, task: str, split: str) -> Iterator[str]:
+def _training_texts(config: TokenizerConfig, task: str) -> Iterator[str]:
     """A task's texts, the first `train_bytes` of them."""
     left = config.train_bytes
-    for document in tasks.documents(task, split, config.data_dir):
-        yield document["text"]
-        left -= len(document["text"].encode("utf-8"))
+    for text in _task_texts(config, task, "train"):
+        yield text
+        left -= len(text.encode("utf-8"))
         if left <= 0:
             return
 
@@ -203,8 +216,8 @@ def _measure_tasks(
     rows = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for name in progress.track(names, description="measuring"):
-            tags = tasks.tags_of(name)
-            texts = (document["text"] for document in tasks.documents(name, config.measure_split, config.data_dir))
+            tags = tasks.tags_of(name, config.extra_tasks)
+            texts = _task_texts(config, name, config.measure_split)
             rows[name] = fertility.measure(
                 measured, texts, language=tags.language, domain=tags.domain, max_bytes=config.measure_bytes
             )
@@ -227,8 +240,3 @@ def _write_report(
     }
     write_atomic(output / "fertility.json", json.dumps(report, indent=2) + "\n")
     write_atomic(output / "fertility.md", fertility.markdown_table(_title(config, measured), rows))
-
-
-def _written(config: TokenizerConfig) -> tuple[str, ...]:
-    trained = () if config.vocabulary else (TOKENIZER_FILE, "tokenizer_config.json")
-    return (*trained, "fertility.json", "fertility.md")

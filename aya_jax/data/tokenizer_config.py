@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from aya_jax.config.registry import Problem, configurable
+from aya_jax.data.prepare_config import TaskConfig
 
 # In the order and at the ids of Cohere's tokenizers (Aya 23, Aya Expanse, Command R).
 FIRST_TOKENS = ("<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>", "<EOS_TOKEN>", "<EOP_TOKEN>")
@@ -31,10 +32,13 @@ class TokenizerConfig:
     """Trains a byte-level BPE on the documents of tasks, or takes an existing vocabulary, and measures it on each task.
 
     Attributes:
-      output_dir: gets `tokenizer.json`, `tokenizer_config.json` (unless `vocabulary` is set), `fertility.json` and
-        `fertility.md`.
+      output_dir: gets `tokenizer.json`, `tokenizer_config.json` (unless `vocabulary` is set), `fertility.json`,
+        `fertility.md` and the configuration; one that another configuration made is refused.
       data_dir: where the tasks read: 'sample', or a directory in the layout of docs/architecture.md.
-      tasks: task names or patterns (`text_*`) to train on and to measure.
+      tasks: names and patterns (`text_*`) of the corpus's and the extra tasks, and names of text tasks that an imported
+        module registers with SeqIO, to train on and to measure.
+      extra_tasks: tasks that are described in gin, as for `aya prepare`; `tasks` names those that take part.
+      validation_permille: documents out of 1000 to hold out of training, as for `aya prepare`.
       vocabulary: an existing vocabulary ('bytes', a tokenizer.json, a SentencePiece .model) that is only measured;
         None trains one.
       vocabulary_size: entries of the trained tokenizer, special tokens included; it gets exactly as many.
@@ -47,11 +51,13 @@ class TokenizerConfig:
       seed: of the choice of documents where a task gives only a part of its text.
     """
 
-    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("output_dir",)
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("output_dir", "measure_split", "measure_bytes")
 
     output_dir: str
     data_dir: str
     tasks: tuple[str, ...] = ("text_*", "code_*")
+    extra_tasks: tuple[TaskConfig, ...] = ()
+    validation_permille: int | None = None
     vocabulary: str | None = None
     vocabulary_size: int = 8192
     train_bytes: int = 1_000_000_000

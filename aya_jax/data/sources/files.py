@@ -183,7 +183,7 @@ def _line_record(
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        return BadRecord(location, f"broken JSON: {error.msg} at character {error.pos + 1} of the line")
+        return BadRecord(location, f"broken JSON: {error.msg} (character {error.pos + 1} of the line)")
     except ValueError as error:  # a number of thousands of digits
         return BadRecord(location, f"broken JSON: {error}")
     except RecursionError:
