@@ -31,12 +31,15 @@ class ConfigError(UserError):
 
 
 def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """At most three of the known names that look like `name`, the closest first; letter case does not count."""
-    by_folded: dict[str, str] = {}
-    for candidate in known:
-        by_folded.setdefault(candidate.casefold(), candidate)
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
-    return tuple(by_folded[folded] for folded in close)
+    """At most three of the known names that look like `name`, the closest first; letter case does not count.
+
+    A name that is much less close than the closest is left out: every "...Config" looks a little like every other.
+    """
+    folded = name.casefold()
+    likeness = {other: difflib.SequenceMatcher(None, other.casefold(), folded).ratio() for other in dict.fromkeys(known)}
+    least = max([0.6, *(ratio - 0.15 for ratio in likeness.values())])
+    close = [other for other, ratio in likeness.items() if ratio >= least]
+    return tuple(sorted(close, key=lambda other: -likeness[other])[:3])
 
 
 def did_you_mean(names: Sequence[str]) -> str:

@@ -52,7 +52,7 @@ class RunDirectory:
           path: the directory.
           resolved: the run's configuration.
           environment: what the results may depend on beside it: versions, commit, devices; JSON values.
-          writer: False for a further process of the same run, which checks the configuration but neither writes nor locks.
+          writer: False for a further process of the same run, which checks the configuration and writes nothing.
 
         Raises:
           UserError: the directory is of another configuration, is in use, or cannot be written.

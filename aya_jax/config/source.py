@@ -154,7 +154,7 @@ def statements(text: str) -> Iterator[Any]:
                 yield statement
         except _UNPARSABLE as error:
             after = next((n for n in range(start + 1, len(lines)) if _STATEMENT.match(lines[n])), len(lines))
-            yield _BadStatement(start + 1, _explain(error, start + 1), _keys_in(lines[start:after]))
+            yield _BadStatement(start + 1, _explain(error, start + 1, lines), _keys_in(lines[start:after]))
             first = after
 
 
@@ -175,11 +175,14 @@ def _keys_in(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{match['key']}.{field}" for field in fields)
 
 
-def _explain(error: BaseException, start: int) -> str:
+def _explain(error: BaseException, start: int, lines: Sequence[str]) -> str:
     if isinstance(error, tokenize.TokenError) or "EOF" in str(error):
         return "a bracket or a quote is not closed"
     if not isinstance(error, SyntaxError):
         return "cannot be parsed"
+    line = error.lineno or start
+    if start < line <= len(lines) and _STATEMENT.match(lines[line - 1]):
+        return f"a bracket is not closed before line {line}"
     message = (error.msg or "").splitlines()
     token = re.search(r"Failed to parse token '(.*)'", message[-1]) if message else None
     if token:
@@ -190,7 +193,7 @@ def _explain(error: BaseException, start: int) -> str:
     else:
         said = (message[0] if message else "cannot be parsed").strip().rstrip(".")
         said = said[:1].lower() + said[1:]
-    return said if error.lineno in (None, start) else f"{said} (at line {error.lineno})"
+    return said if line == start else f"{said} (at line {line})"
 
 
 class Source:
