@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from aya_jax.config.build import Builder, NotKnown, Report, find_class, show_value
 from aya_jax.config.errors import did_you_mean, near_names
 from aya_jax.config.registry import CONFIGURABLES, Problem
-from aya_jax.config.source import Binding, Source
+from aya_jax.config.source import Binding, Source, macros_in
 from aya_jax.config.tree import Node, find_entry, plain, walk
-from aya_jax.config.types import classes_in, field_types
+from aya_jax.config.types import classes_in, field_types, reachable
 
 
 def validation_reports(root: Node) -> Iterator[Report]:
@@ -49,13 +49,13 @@ def _located(node: Node, problem: Problem) -> Report:
 
 def unused_reports(source: Source, builder: Builder, root: Node) -> Iterator[Report]:
     """Bindings of unknown classes and fields, and, where the source is complete, those that nothing reached."""
-    unbound = _unbound_macros(source, builder)
-    offered = {binding.key for binding in source.bindings.values() if binding.offered}
-    for key, binding in source.bindings.items():
-        if key in builder.used or key in offered:
-            continue
+    unreached = {key: b for key, b in source.bindings.items() if key not in builder.used and not b.offered}
+    unbound = [name for name in builder.asked if name not in {str(key) for key in source.bindings}]
+    wanted = {name for key, binding in unreached.items() if not key.is_macro for name in macros_in(binding.value)}
+    hidden = _hidden_classes(root)
+    for key, binding in unreached.items():
         if key.is_macro:
-            if source.complete:
+            if source.complete and str(key) not in wanted:
                 yield Report(binding.where, _unused_macro(binding, unbound))
             continue
         cls = find_class(key.name)
@@ -68,15 +68,16 @@ def unused_reports(source: Source, builder: Builder, root: Node) -> Iterator[Rep
         elif key.field not in field_types(cls):
             near = did_you_mean(near_names(key.field, field_types(cls)))
             yield Report(binding.where, f"{key} = {show_value(binding.value)}: unknown field{near}")
-        elif source.complete:
+        elif source.complete and cls not in hidden:
             yield Report(
                 binding.where, f"{key} = {show_value(binding.value)}: {_why_unused(binding, cls, builder, root)}"
             )
 
 
-def _unbound_macros(source: Source, builder: Builder) -> list[str]:
-    """Macros that are looked for and bound nowhere: what an unused one may have been meant to be."""
-    return [name for name in builder.asked if name not in {str(key) for key in source.bindings}]
+def _hidden_classes(root: Node) -> set[type]:
+    """The classes that fields with a wrong value might have held, and what those hold: nobody can say they are unused."""
+    hints = [field_types(node.cls)[n] for _, node in walk(root) for n, entry in node.entries.items() if entry.broken]
+    return {held for hint in hints for cls in classes_in(hint) for held in reachable(cls)}
 
 
 def _unused_macro(binding: Binding, unbound: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aya_jax.config.snapshot import CLASS, Difference, leaves
 from aya_jax.config.text import literal
-from aya_jax.config.types import classes_in, describe, field_types, is_configurable
+from aya_jax.config.types import describe, field_types, is_configurable, reachable
 
 _FIELD_DOC = re.compile(r"^(\w+): (.*)$")
 
@@ -58,15 +58,7 @@ def _literal(value: Any) -> str:
 
 def describe_class(root: type) -> str:
     """The fields of a root class and of every class it may hold: type, default and documentation."""
-    return "\n".join(_section(cls) for cls in _reachable(root))
-
-
-def _reachable(root: type) -> list[type]:
-    found = [root]
-    for cls in found:
-        for hint in field_types(cls).values():
-            found += sorted(classes_in(hint) - set(found), key=lambda other: other.__name__)
-    return found
+    return "\n".join(_section(cls) for cls in reachable(root))
 
 
 def _section(cls: type) -> str:

@@ -113,6 +113,18 @@ class _BadStatement:
     keys: tuple[str, ...]
 
 
+def macros_in(value: Any) -> Iterator[str]:
+    """The names of the macros in a value, however deep."""
+    if isinstance(value, Macro):
+        yield value.name
+    elif isinstance(value, dict):
+        for item in (*value, *value.values()):
+            yield from macros_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from macros_in(item)
+
+
 def make_key(text: str) -> Key:
     """The key of `scope/Class.field`, `NAME` or gin's long form of a macro, `NAME/macro.value`."""
     scope, name, field = config_parser.parse_binding_key(text)

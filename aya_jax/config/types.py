@@ -46,6 +46,15 @@ def classes_in(hint: Any) -> set[type]:
     return set().union(*(classes_in(arg) for arg in typing.get_args(hint)))
 
 
+def reachable(root: type) -> list[type]:
+    """A configuration class and all those that objects of it may hold, nearest first."""
+    found = [root]
+    for cls in found:
+        for hint in field_types(cls).values():
+            found += sorted(classes_in(hint) - set(found), key=lambda other: other.__name__)
+    return found
+
+
 def describe(hint: Any) -> str:
     """The type in words for a user: "int", "one of 'adamw', 'sgd'", "tuple of str", "@MeshConfig()"."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -248,7 +248,7 @@ class TestProblems:
     def test_problems_inside_a_tuple_are_found_at_the_binding(self, folder):
         found = problems(
             VALID
-            + "KitchenExample.menu = (@a/DishExample(), @b/DishExample())\na/DishExample.name = 'x'\nb/DishExample.name = 'y'\n"
+            + "KitchenExample.menu = (@b/DishExample(), @a/DishExample())\na/DishExample.name = 'x'\nb/DishExample.name = 'y'\n"
             + "b/DishExample.minutes = 70\na/DishExample.minutes = 'long'"
         )
         assert found == [
@@ -266,6 +266,14 @@ class TestProblems:
         assert found == ["--gin.KitchenExample.seed=x: KitchenExample.seed = 'x': expected int, and this is no gin literal but text"]
         with pytest.raises(ZeroDivisionError):
             build(VALID, "ChefExample.hands=0")
+
+    def test_what_a_wrong_value_hides_is_not_called_unused(self, folder):
+        text = "KitchenExample.chef = 'x'\nKitchenExample.run_dir = 'x'\nHANDS = 2\nChefExample.hands = %HANDS\n"
+        assert problems(text) == ["run.gin:1: KitchenExample.chef = 'x': expected @ChefExample()"]
+
+    def test_a_macro_that_only_an_unused_binding_uses_is_not_reported_too(self, folder):
+        found = problems(VALID + "CARS = 3\nGarageExample.cars = %CARS")
+        assert found == ["run.gin:6: GarageExample.cars = %CARS: nothing uses it: KitchenExample holds no GarageExample"]
 
     def test_not_utf8(self, folder):
         Path("latin.gin").write_bytes(b"KitchenExample.run_dir = '\xe9'")
