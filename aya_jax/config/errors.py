@@ -36,7 +36,9 @@ def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
     A name that is much less close than the closest is left out: every "...Config" looks a little like every other.
     """
     folded = name.casefold()
-    likeness = {other: difflib.SequenceMatcher(None, other.casefold(), folded).ratio() for other in dict.fromkeys(known)}
+    likeness = {
+        other: difflib.SequenceMatcher(None, other.casefold(), folded).ratio() for other in dict.fromkeys(known)
+    }
     least = max([0.6, *(ratio - 0.15 for ratio in likeness.values())])
     close = [other for other, ratio in likeness.items() if ratio >= least]
     return tuple(sorted(close, key=lambda other: -likeness[other])[:3])

@@ -57,6 +57,10 @@ class RunDirectory:
         Raises:
           UserError: the directory is of another configuration, is in use, or cannot be written.
         """
+        if "://" in os.fspath(path):
+            raise UserError(
+                f"{path}: RUN_DIR must be a directory that this machine has or mounts; mount the bucket, or choose another."
+            )
         path = Path(path)
         if not writer:
             return cls(path, None, _check_same_configuration(path, resolved))
@@ -107,10 +111,6 @@ def read_snapshot(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _take_lock(path: Path) -> int:
     """Locks the directory for this process; the operating system unlocks it when the process ends, however it ends."""
-    if "://" in str(path):
-        raise UserError(
-            f"{path}: RUN_DIR must be a directory that this machine has or mounts; mount the bucket, or choose another."
-        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

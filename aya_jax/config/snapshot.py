@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,9 @@ def _holds_dict(value: Any) -> bool:
 
 def to_json(snapshot: Mapping[str, Any]) -> str:
     """The snapshot as strict JSON, indented and in the order of its fields; an infinite float is {"_float": "inf"}."""
-    return json.dumps(_jsonable(snapshot), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_jsonable(snapshot), indent=2, ensure_ascii=False, allow_nan=False)
+    # A path that is not UTF-8 reaches Python as lone surrogates, which a UTF-8 file can only hold escaped.
+    return re.sub("[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):04x}", text) + "\n"
 
 
 def from_json(text: str) -> dict[str, Any]:
@@ -154,6 +157,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     found = []
     for field in dict.fromkeys([*after, *before]):
         left, right = before.get(field, ABSENT), after.get(field, ABSENT)
-        if repr(left) != repr(right):
+        filled = {} in (left, right) and any(other.startswith(f"{field}.") for other in (*before, *after))
+        if repr(left) != repr(right) and not filled:
             found.append(Difference(field, left, right))
     return found

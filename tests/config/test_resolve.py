@@ -3,9 +3,9 @@
 import math
 from pathlib import Path
 
-import gin
 import pytest
 
+import gin
 from aya_jax.config import ConfigError, resolve
 from tests.config.examples import VALID, ChefExample, DishExample, KitchenExample, OvenExample
 
@@ -93,7 +93,9 @@ class TestBuilding:
         )
 
     def test_macros_of_macros_and_inside_containers(self, folder):
-        config = build(VALID + "A = %B\nB = 2.5\nKitchenExample.prices = {'x': %A}\nKitchenExample.words = (%RUN_DIR,)").config
+        config = build(
+            VALID + "A = %B\nB = 2.5\nKitchenExample.prices = {'x': %A}\nKitchenExample.words = (%RUN_DIR,)"
+        ).config
         assert config.prices == {"x": 2.5}
         assert config.words == ("somewhere",)
 
@@ -107,7 +109,9 @@ class TestBuilding:
         assert build(text, defaults={"RUN_DIR": "/offered"}).config.run_dir == "/offered"
 
     def test_blocks_and_long_names(self, folder):
-        config = build("KitchenExample:\n  run_dir = 'x'\n  seed = 4\nexamples.ChefExample:\n  hands = 1\n  bowls = 3\n").config
+        config = build(
+            "KitchenExample:\n  run_dir = 'x'\n  seed = 4\nexamples.ChefExample:\n  hands = 1\n  bowls = 3\n"
+        ).config
         assert (config.seed, config.chef.bowls) == (4, 3)
 
     def test_a_longer_name_of_the_same_class_overrides(self, folder):
@@ -159,15 +163,16 @@ class TestProblems:
         assert found == [
             "run.gin:2: RUN_DIR = 'somewhere': nothing uses this macro; did you mean RUNDIR?",
             "run.gin:3: KitchenExample.sed = 1: unknown field; did you mean seed?",
-            "run.gin:4: KitchenExampel.seed: unknown configuration class KitchenExampel (or one that KitchenExample does not "
-            "use); did you mean KitchenExample?",
+            "run.gin:4: KitchenExampel.seed: unknown configuration class KitchenExampel (or one that KitchenExample does "
+            "not use); did you mean KitchenExample?",
             "run.gin:5: KitchenExample.limit = 'fast': expected float or None",
             "run.gin:7: ChefExample.bowls = 6: expected a multiple of hands = 4",
             "run.gin:8: GarageExample.cars = 2: nothing uses it: KitchenExample holds no GarageExample",
             "run.gin:9: a bracket is not closed before line 10",
             "run.gin:10: OvenExample.celsius = 900: expected a temperature between 0 and 500",
             "--gin.KitchenExample.seed=-1: KitchenExample.seed = -1: expected at least 0",
-            "RUNDIR is required: add --gin.RUNDIR=... (run.gin:1: KitchenExample.run_dir = %RUNDIR); did you mean RUN_DIR?",
+            "RUNDIR is required: add --gin.RUNDIR=... (run.gin:1: KitchenExample.run_dir = %RUNDIR); "
+            "did you mean RUN_DIR?",
         ]
 
     def test_the_message_counts_and_says_that_nothing_was_started(self, folder):
@@ -191,21 +196,36 @@ class TestProblems:
             ("OvenExample.fan = 1", "OvenExample.fan = 1: expected bool"),
             ("ChefExample.title = 'souchef'", "expected one of 'chef', 'souschef'; did you mean souschef?"),
             ("KitchenExample.words = 'abc'", "expected tuple of str: write ('abc',) for one str"),
-            ("KitchenExample.words = ('a', 2)", "KitchenExample.words = ('a', 2): in item 1, expected str: write '2' in quotes"),
+            (
+                "KitchenExample.words = ('a', 2)",
+                "KitchenExample.words = ('a', 2): in item 1, expected str: write '2' in quotes",
+            ),
             ("KitchenExample.prices = {'a': 'b'}", "KitchenExample.prices = {'a': 'b'}: in 'a', expected float"),
             ("KitchenExample.prices = {1: 2}", "in key 1, expected str: write '1' in quotes"),
             ("KitchenExample.plan = ((1, 2),)", "in item 0, in item 1, expected dict of str to float"),
-            ("KitchenExample.plan = ((1,),)", "in item 0, expected tuple (int, dict of str to float), 2 items and not 1"),
+            (
+                "KitchenExample.plan = ((1,),)",
+                "in item 0, expected tuple (int, dict of str to float), 2 items and not 1",
+            ),
             ("KitchenExample.chef = 'x'", "KitchenExample.chef = 'x': expected @ChefExample()"),
             ("KitchenExample.chef = @ChefExample", "expected @ChefExample(): write @ChefExample() with parentheses"),
             ("KitchenExample.chef = @OvenExample()", "expected @ChefExample(), not a OvenExample"),
             ("KitchenExample.chef = @ChefExampel()", "unknown configuration class; did you mean ChefExample?"),
-            ("KitchenExample.seed = %gin.REQUIRED", "KitchenExample.seed is required: add --gin.KitchenExample.seed=..."),
-            ("KitchenExample.seed = %SEDE", "SEDE is required: add --gin.SEDE=... (run.gin:5: KitchenExample.seed = %SEDE)"),
+            (
+                "KitchenExample.seed = %gin.REQUIRED",
+                "KitchenExample.seed is required: add --gin.KitchenExample.seed=...",
+            ),
+            (
+                "KitchenExample.seed = %SEDE",
+                "SEDE is required: add --gin.SEDE=... (run.gin:5: KitchenExample.seed = %SEDE)",
+            ),
             ("nowhere/ChefExample.bowls = 2", "nothing is built in the scope nowhere"),
             ("A = %B\nB = %A\nKitchenExample.seed = %A", "macros go in a circle: A > B > A"),
             ("A = [%A]\nKitchenExample.words = %A", "A holds itself"),
-            ("DishExample.minutes = 3", "nothing uses it; bind KitchenExample.menu = @DishExample() to build a DishExample"),
+            (
+                "DishExample.minutes = 3",
+                "nothing uses it; bind KitchenExample.menu = @DishExample() to build a DishExample",
+            ),
             ("KitchenExample.words = {[1]: 2}", "cannot be parsed"),
             ("import no_such_module_anywhere", "import no_such_module_anywhere failed: ModuleNotFoundError"),
             ("from __gin__ import dynamic_registration", "dynamic registration is not supported"),
@@ -225,7 +245,8 @@ class TestProblems:
     def test_a_macro_at_fault_is_named_where_it_is_bound(self, folder):
         text = VALID + "SEED = 1\nKitchenExample.seed = %SEED"
         assert problems(text, "SEED=one") == [
-            "--gin.SEED=one: SEED = 'one' (it is KitchenExample.seed, run.gin:6): expected int, and this is no gin literal but text"
+            "--gin.SEED=one: SEED = 'one' (it is KitchenExample.seed, run.gin:6): "
+            "expected int, and this is no gin literal but text"
         ]
         assert problems(text, "SEED=-2") == [
             "--gin.SEED=-2: SEED = -2 (it is KitchenExample.seed, run.gin:6): expected at least 0"
@@ -248,7 +269,8 @@ class TestProblems:
     def test_problems_inside_a_tuple_are_found_at_the_binding(self, folder):
         found = problems(
             VALID
-            + "KitchenExample.menu = (@b/DishExample(), @a/DishExample())\na/DishExample.name = 'x'\nb/DishExample.name = 'y'\n"
+            + "KitchenExample.menu = (@b/DishExample(), @a/DishExample())\na/DishExample.name = 'x'\n"
+            + "b/DishExample.name = 'y'\n"
             + "b/DishExample.minutes = 70\na/DishExample.minutes = 'long'"
         )
         assert found == [
@@ -263,7 +285,9 @@ class TestProblems:
 
     def test_a_check_that_stumbles_over_a_reported_mistake_is_silent_and_a_bug_is_not(self, folder):
         found = problems(VALID, "KitchenExample.seed=x", "ChefExample.hands=0")
-        assert found == ["--gin.KitchenExample.seed=x: KitchenExample.seed = 'x': expected int, and this is no gin literal but text"]
+        assert found == [
+            "--gin.KitchenExample.seed=x: KitchenExample.seed = 'x': expected int, and this is no gin literal but text"
+        ]
         with pytest.raises(ZeroDivisionError):
             build(VALID, "ChefExample.hands=0")
 
@@ -273,7 +297,9 @@ class TestProblems:
 
     def test_a_macro_that_only_an_unused_binding_uses_is_not_reported_too(self, folder):
         found = problems(VALID + "CARS = 3\nGarageExample.cars = %CARS")
-        assert found == ["run.gin:6: GarageExample.cars = %CARS: nothing uses it: KitchenExample holds no GarageExample"]
+        assert found == [
+            "run.gin:6: GarageExample.cars = %CARS: nothing uses it: KitchenExample holds no GarageExample"
+        ]
 
     def test_not_utf8(self, folder):
         Path("latin.gin").write_bytes(b"KitchenExample.run_dir = '\xe9'")
