@@ -157,7 +157,7 @@ def _code_sentence(comparison: Comparison, measure: Measure, others: Sequence[Gr
 
 
 def _text_sentence(comparison: Comparison, measure: Measure, others: Sequence[Group]) -> str:
-    told = {g.label: f"{group_title(comparison, g)}" for g in others}
+    told = {group.label: group_title(comparison, group) for group in others}
     differences = {group.label: comparison.difference(measure, group) for group in others}
     changes = {label: _with_interval(difference) for label, difference in differences.items()}
     better = [label for label, difference in differences.items() if difference.high < 0]
@@ -166,13 +166,14 @@ def _text_sentence(comparison: Comparison, measure: Measure, others: Sequence[Gr
     sentences = []
     if better:
         best = min(better, key=lambda label: differences[label].estimate)
-        sentences.append(f"On text, {told[best]} is better than none, by {changes[best]} bits per byte.")
+        sentences.append(f"{told[best]} improves text by {changes[best]} bits per byte.")
     if unsettled:
         last = unsettled[-1]
-        sentences.append(f"On text, the change with {told[last]}, {changes[last]}, is within the interval of none.")
+        known = "does not change measurably" if _known(differences[last]) else "changes"
+        sentences.append(f"With {told[last]}, text {known}: {changes[last]} bits per byte.")
     if worse:
-        both = f", and {told[worse[-1]]} costs {changes[worse[-1]]}" if len(worse) > 1 else ""
-        sentences.append(f"On text, {told[worse[0]]} costs {changes[worse[0]]} bits per byte{both}.")
+        both = f", {told[worse[-1]]} {changes[worse[-1]]}" if len(worse) > 1 else ""
+        sentences.append(f"{told[worse[0]]} costs {changes[worse[0]]} bits per byte on text{both}.")
     return " ".join(sentences)
 
 

@@ -1,0 +1,52 @@
+"""Plans: which jobs, where, after what, and every configuration checked before anything starts."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from aya_jax.cli import parse_arguments
+from aya_jax.config import ConfigError, resolve
+from aya_jax.studies.plan import make_plan, resolve_jobs
+from tests.studies.conftest import STUDY
+from tests.studies.fake_verb import FakeConfig
+
+
+def test_each_variant_goes_with_the_one_that_agrees_with_it(make, tmp_path):
+    jobs = {job.key: job for job in make_plan(make().config)}
+    assert next(iter(jobs)) == "first"
+    assert len(jobs) == 1 + 4 + 4
+    last = jobs["last/code_25-seed_2"]
+    assert last.needs == ("second/code_25-seed_2",)
+    assert last.bindings["FakeConfig.source"] == str(tmp_path / "out/second/code_25-seed_2")
+    assert last.bindings["FakeConfig.run_dir"] == str(tmp_path / "out/last/code_25-seed_2")
+    assert {job.needs for key, job in jobs.items() if key.startswith("second/")} == {("first",)}
+
+
+def test_a_stage_with_fewer_axes_gathers_all_that_agree(make):
+    text = STUDY.replace("'FakeConfig.source': '{second}'}\n  sweep = @grid/Product()", "}\n  sweep = @code/Choices()")
+    jobs = {job.key: job for job in make_plan(make(text=text).config)}
+    assert jobs["last/code_00"].needs == ("second/code_00-seed_1", "second/code_00-seed_2")
+
+
+def test_the_shown_command_gives_the_same_configuration_through_a_shell(make):
+    jobs = make_plan(make().config)
+    configurations = resolve_jobs(jobs)
+    for job in jobs:
+        words = shlex.split(job.shown_command)
+        assert words[:2] == ["aya", "fake"]
+        arguments = parse_arguments(words[2:])
+        assert resolve(FakeConfig, bindings=arguments.bindings).config == configurations[job.key].config
+
+
+def test_a_mistake_in_the_last_stage_is_reported_once_before_the_first_starts(make, run, tmp_path):
+    text = STUDY.replace("'FakeConfig.source': '{second}'", "'FakeConfig.sorce': '{second}'")
+    with pytest.raises(ConfigError) as caught:
+        run(text=text)
+    assert len(caught.value.problems) == 4  # one for each variant: its path is part of the value
+    assert all("did you mean source" in problem for problem in caught.value.problems)
+    text = STUDY.replace("'FakeConfig.source': '{second}'", "'FakeConfig.seconds': 'long'")
+    with pytest.raises(ConfigError, match="last/code_00-seed_1 and 3 more like it"):
+        run(text=text)
+    assert not (tmp_path / "out").exists()
