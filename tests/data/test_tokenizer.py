@@ -198,6 +198,8 @@ def test_a_task_that_gin_describes_and_one_that_does_not_exist(tmp_path: Path) -
     run_verb(*common, *task, extra, "TokenizerConfig.tasks=('mine',)", "TokenizerConfig.measure_split='train'")
     report = json.loads((tmp_path / "out/fertility.json").read_text())
     assert list(report["tasks"]) == ["mine"]
+    assert report["split"] == "train"
+    assert report["tasks"]["mine"]["documents"] > len(CORPUS) / 2
     with pytest.raises(UserError, match="text_zz"):
         run_verb(*common[1:], f"RUN_DIR='{tmp_path / 'b'}'", "TokenizerConfig.tasks=('text_zz',)")
 
