@@ -8,7 +8,6 @@ shards gets its manifest. Stopped at any moment, the same command goes on where 
 from __future__ import annotations
 
 import fnmatch
-import importlib
 import os
 import re
 import shlex
@@ -25,7 +24,7 @@ from aya_jax.data import arrays, beam, store, tasks, workers
 from aya_jax.data.config import DataConfig, mixture_keys
 from aya_jax.data.prepare_config import PrepareConfig
 from aya_jax.data.progress import PrepareProgress, summary_table
-from aya_jax.data.shards import ShardJob, TaskSpec, load_vocabulary, own_vocabulary, source_info
+from aya_jax.data.shards import ShardJob, TaskSpec, import_modules, load_vocabulary, own_vocabulary, source_info
 from aya_jax.data.sources import FileSource, Source, storage
 from aya_jax.data.stdlib_code import DEFAULT_BYTES, StandardLibrarySource
 from aya_jax.data.store import Manifest, ShardInfo, VocabularyInfo
@@ -48,7 +47,7 @@ def run(resolved: Resolved) -> None:
       UserError: a task, source or vocabulary is not there; a store was made with other settings; the disk is full.
     """
     console = Console()
-    manifests = prepare(resolved.config, modules=_imported_modules(resolved.text), console=console)
+    manifests = prepare(resolved.config, modules=imported_modules(resolved.text), console=console)
     console.print(summary_table(resolved.config.store_dir, manifests))
 
 
@@ -82,7 +81,12 @@ def prepare(config: PrepareConfig, *, modules: tuple[str, ...] = (), console: Co
             for job, info in workers.run(jobs, config.num_workers, progress.report):
                 known[job.task.name, job.split][job.shard] = info
                 progress.shard_done(job)
-    return [_finish(each, known[each.task, each.split]) for each in plans]
+    manifests = [_manifest(each, known[each.task, each.split]) for each in plans]
+    _refuse_empty(manifests)
+    for each, manifest in zip(plans, manifests, strict=True):
+        if arrays.read_json(each.directory, store.MANIFEST) != manifest.to_json():
+            store.write_manifest(each.directory, manifest, token_bytes=each.token_bytes)
+    return manifests
 
 
 # Planning -------------------------------------------------------------------------------------------------------------
@@ -137,8 +141,7 @@ def plan(config: PrepareConfig, modules: tuple[str, ...] = ()) -> list[StorePlan
         digest=vocab.digest, size=vocab.size, pad_id=vocab.pad_id, bos_id=vocab.bos_id, eos_id=vocab.eos_id, spec=spec
     )
     ours = shared, vocab.token_bytes()
-    for module in modules:
-        importlib.import_module(module)
+    import_modules(modules)
     permille = tasks.held_out_permille(config.data_dir, config.validation_permille)
     described = {task.name: task for task in config.extra_tasks}
     plans = []
@@ -200,7 +203,7 @@ def _is_pattern(name: str) -> bool:
     return any(character in name for character in "*?[")
 
 
-def _imported_modules(text: str) -> tuple[str, ...]:
+def imported_modules(text: str) -> tuple[str, ...]:
     """Modules that a gin file imports: what registers the user's tasks, here and in every worker."""
     return tuple(dict.fromkeys(name for name in _IMPORT.findall(text) if name.split(".")[0] not in ("aya_jax", "gin")))
 
@@ -247,20 +250,23 @@ def _finished_shards(each: StorePlan, verify: bool, console: Console) -> list[Sh
     return infos
 
 
-def _finish(each: StorePlan, infos: Sequence[ShardInfo | None]) -> Manifest:
-    """Writes the manifest of a store that has all its shards, unless the very same is there."""
+def _manifest(each: StorePlan, infos: Sequence[ShardInfo | None]) -> Manifest:
+    """The manifest of a store that has all its shards."""
     missing = [shard for shard, info in enumerate(infos) if info is None]
     if missing:
         raise UserError(f"{each.directory}: shards {missing} were not written; run the same command again")
-    manifest = replace(each.manifest, shards=tuple(info for info in infos if info is not None))
-    if not manifest.documents:
-        raise UserError(
-            f"task {each.task} has no {each.split} documents: {manifest.source.description}"
-            + ("; its only document is held out for validation" if each.split == "train" else "")
-        )
-    if arrays.read_json(each.directory, store.MANIFEST) != manifest.to_json():
-        store.write_manifest(each.directory, manifest, token_bytes=each.token_bytes)
-    return manifest
+    return replace(each.manifest, shards=tuple(info for info in infos if info is not None))
+
+
+def _refuse_empty(manifests: Sequence[Manifest]) -> None:
+    """Refuses a split without documents: it could neither be trained on nor measured."""
+    documents = {(manifest.task, manifest.split): manifest.documents for manifest in manifests}
+    for manifest in manifests:
+        if manifest.documents:
+            continue
+        only = manifest.split == "train" and documents[manifest.task, "validation"]
+        hint = "; what there is is held out for validation, beginning with the first document" if only else ""
+        raise UserError(f"task {manifest.task} has no {manifest.split} documents: {manifest.source.description}{hint}")
 
 
 # The vocabulary beside the stores -------------------------------------------------------------------------------------

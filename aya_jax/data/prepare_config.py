@@ -129,7 +129,7 @@ class PrepareConfig:
         for name in ("store_dir", "data_dir", "vocabulary"):
             if not getattr(self, name):
                 yield Problem(name, "a path; it is empty")
-        if not self.tasks:
+        if not self.tasks and not self.extra_tasks:
             yield Problem("tasks", "at least one name or pattern: ('text_*',) is all text")
         if self.validation_permille is not None and not 1 <= self.validation_permille <= 999:
             yield Problem("validation_permille", "between 1 and 999 of 1000 documents")

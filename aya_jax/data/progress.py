@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -59,12 +60,12 @@ class PrepareProgress:
 
 
 def summary_table(store_dir: str, manifests: Sequence[Manifest]) -> Table:
-    """A row per task: its tags, documents, tokens, bytes, bytes per token, and validation's share of the tokens."""
-    table = Table(title=f"Token stores in {store_dir}")
-    for name in ("task", "language", "domain"):
-        table.add_column(name)
-    for name in ("documents", "tokens", "bytes", "bytes/token", "validation"):
-        table.add_column(name, justify="right")
+    """A row per task: its tags, documents, tokens, bytes of text (MB is 10^6), and validation's share of the tokens."""
+    table = Table(title=f"Token stores in {store_dir}", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("task", "lang", "domain"):
+        table.add_column(name, no_wrap=True)
+    for name in ("documents", "tokens", "MB", "B/token", "held out"):
+        table.add_column(name, justify="right", no_wrap=True)
     by_task: dict[str, list[Manifest]] = {}
     for manifest in manifests:
         by_task.setdefault(manifest.task, []).append(manifest)
@@ -82,7 +83,7 @@ def _figures(stores: Sequence[Manifest]) -> tuple[str, ...]:
     return (
         f"{sum(each.documents for each in stores):,}",
         f"{tokens:,}",
-        f"{num_bytes:,}",
+        f"{num_bytes / 1e6:,.2f}",
         f"{num_bytes / max(tokens, 1):.2f}",
         f"{held_out / max(tokens, 1):.1%}",
     )

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,14 @@ _READ_DOCUMENTS = 64  # documents that leave tf.data at once
 _ENCODE_BYTES = 1 << 20  # text that is tokenised at once: enough to keep every core busy, little to hold
 
 Report = Callable[[int, int, int], None]  # documents, bytes of text and tokens since the last report
+
+
+def import_modules(modules: Sequence[str]) -> None:
+    """Imports the modules that register the user's tasks, after SeqIO itself (`seqio_source` says why)."""
+    if modules:
+        importlib.import_module("aya_jax.data.seqio_source")
+    for module in modules:
+        importlib.import_module(module)
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,7 @@ class TaskSpec:
         Raises:
           UserError: there is none of this name.
         """
-        for module in self.modules:
-            importlib.import_module(module)
+        import_modules(self.modules)
         extra = (self.described,) if self.described else ()
         return tasks.find(self.name, self.data_dir, extra=extra, permille=self.permille)
 

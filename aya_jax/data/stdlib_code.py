@@ -46,7 +46,7 @@ _SKIPPED_DIRECTORIES = {
     *("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "__phello__"),
     *("encodings", "pydoc_data", "_bundled", "lib2to3", "turtledemo"),
 }
-_SOURCE_FILE_BYTES = (200, 64_000)  # smaller files say nothing; larger ones would crowd out the rest
+_FILE_BYTES = (200, 64_000)  # smaller files say nothing; larger ones would crowd out the rest
 _SNIPPET_BYTES = (200, 16_000)
 _MARKUP_SUFFIXES = (".html", ".css", ".rst")
 
@@ -93,7 +93,7 @@ class StandardLibrarySource:
                 yield Record(path, text, path, {})
 
 
-@functools.lru_cache(maxsize=len(KINDS))
+@functools.lru_cache(maxsize=2 * len(KINDS))
 def _bounded(kind: str, max_bytes: int | None, root: str | None) -> tuple[Document, ...]:
     """The documents of a source, kept: digest and two splits read them, and extracting takes a second."""
     if kind not in DEFAULT_BYTES:
@@ -164,7 +164,7 @@ def _parse(source: str) -> ast.Module | None:
 
 
 def _source_files(path: str, source: str) -> Iterator[Document]:
-    if _SOURCE_FILE_BYTES[0] <= len(source.encode()) <= _SOURCE_FILE_BYTES[1]:
+    if _FILE_BYTES[0] <= len(source.encode()) <= _FILE_BYTES[1]:
         yield path, source
 
 
@@ -271,7 +271,7 @@ def _prose(path: str, source: str) -> Iterator[Document]:
         return
     parts = [ast.get_docstring(tree) or "", *_described_signatures(tree), *_comment_blocks(source)]
     text = "\n\n".join(part for part in parts if part.strip())
-    if len(text.encode()) >= _SNIPPET_BYTES[0]:
+    if _SNIPPET_BYTES[0] <= len(text.encode()) <= _FILE_BYTES[1]:
         yield path, text + "\n"
 
 
