@@ -75,7 +75,7 @@ def unused_reports(source: Source, builder: Builder, root: Node) -> Iterator[Rep
 
 
 def _hidden_classes(root: Node) -> set[type]:
-    """The classes that fields with a wrong value might have held, and what those hold: nobody can say they are unused."""
+    """The classes that fields with a wrong value might have held, and what those hold: they may not be unused."""
     hints = [field_types(node.cls)[n] for _, node in walk(root) for n, entry in node.entries.items() if entry.broken]
     return {held for hint in hints for cls in classes_in(hint) for held in reachable(cls)}
 

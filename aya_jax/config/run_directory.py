@@ -59,7 +59,7 @@ class RunDirectory:
         """
         if "://" in os.fspath(path):
             raise UserError(
-                f"{path}: RUN_DIR must be a directory that this machine has or mounts; mount the bucket, or choose another."
+                f"{path}: RUN_DIR must be a directory that this machine sees; mount the bucket, or choose another."
             )
         path = Path(path)
         if not writer:

@@ -163,8 +163,8 @@ class TestProblems:
         assert found == [
             "run.gin:2: RUN_DIR = 'somewhere': nothing uses this macro; did you mean RUNDIR?",
             "run.gin:3: KitchenExample.sed = 1: unknown field; did you mean seed?",
-            "run.gin:4: KitchenExampel.seed: unknown configuration class KitchenExampel (or one that KitchenExample does "
-            "not use); did you mean KitchenExample?",
+            "run.gin:4: KitchenExampel.seed: unknown configuration class KitchenExampel "
+            "(or one that KitchenExample does not use); did you mean KitchenExample?",
             "run.gin:5: KitchenExample.limit = 'fast': expected float or None",
             "run.gin:7: ChefExample.bowls = 6: expected a multiple of hands = 4",
             "run.gin:8: GarageExample.cars = 2: nothing uses it: KitchenExample holds no GarageExample",
