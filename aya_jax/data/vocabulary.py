@@ -42,10 +42,11 @@ EOS_NAMES = ("<EOS_TOKEN>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "</s>")
 _BYTE_OFFSET = 3
 _BYTES_LAYOUT = b"aya_jax bytes vocabulary 1: pad 0, bos 1, eos 2, byte b is id b + 3"
 
-# Files disagree about which added tokens are special (Cohere's turn tokens are marked as text, Gemma's as user-defined
-# symbols), so the shape of the name decides as well. Runs of spaces or tabs and HTML tags stay what they are: text.
+# Files disagree about which added tokens are special (turn tokens are often marked as plain ones, Gemma's are
+# user-defined symbols), so the shape of the name decides as well. Runs of spaces and HTML tags stay what they are: text.
+# "｜" is DeepSeek's full-width bar.
 _CONTROL_NAME = re.compile(
-    r"<\|[^|]+\|>|<[A-Z][A-Z0-9_]*>|\[[A-Z][A-Z0-9_]*\]|</?s>|<(pad|bos|eos|unk|mask|cls|sep)>|<(start|end)_of_\w+>"
+    r"<[|｜][^|｜<>]+[|｜]?>|<[^|｜<>]+[|｜]>|<[A-Z][A-Z0-9_]*>|\[[A-Z][A-Z0-9_]*\]|</?s>|<(pad|bos|eos|unk|mask|cls|sep)>|<(start|end)_of_\w+>"
     r"|<(unused|extra_id_?|reserved_?)\d+>|<fim_\w+>"
 )
 _BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")

@@ -314,7 +314,17 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("token", "control"),
-    [("<|im_end|>", True), ("<EOS_TOKEN>", True), ("<unused12>", True), ("<table>", False), ("\t\t", False)],
+    [
+        ("<|im_end|>", True),
+        ("<｜User｜>", True),
+        ("<|channel>", True),
+        ("<turn|>", True),
+        ("a|b", False),
+        ("<EOS_TOKEN>", True),
+        ("<unused12>", True),
+        ("<table>", False),
+        ("\t\t", False),
+    ],
 )
 def test_what_looks_like_a_control_token(token: str, control: bool) -> None:
     assert vocabulary.looks_like_control(token) is control

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
 import logging
+import os
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -367,3 +369,17 @@ def test_what_is_no_parquet(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.parquet").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.parquet: not a readable Parquet file"):
         texts(FileSource((f"{tmp_path}/a.parquet",)))
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("AYA_DATA" not in os.environ, reason="AYA_DATA names no corpora")
+@pytest.mark.parametrize("num_shards", [1, 5, 64])
+def test_every_line_of_the_corpora_is_read_once(num_shards: int) -> None:
+    pattern = f"{os.environ['AYA_DATA']}/corpus/*.jsonl.gz"
+    lines = 0
+    for path in glob.glob(pattern):
+        with gzip.open(path) as stream:
+            lines += stream.read().count(b"\n")
+    source = FileSource((pattern,))
+    ids = [record.id for shard in range(num_shards) for record in source.records(shard, num_shards)]
+    assert len(ids) == len(set(ids)) == lines
