@@ -81,6 +81,7 @@ class KitchenExample:
     plan: tuple[tuple[int, dict[str, float]], ...] = ()
     guest: ChefExample | None = None
     menu: tuple[DishExample, ...] = ()
+    dishes: dict[str, DishExample] = dataclasses.field(default_factory=dict)
     best: DishExample | OvenExample | None = None
     oven: OvenExample = dataclasses.field(default_factory=lambda: OvenExample(celsius=220.0))
 

@@ -43,6 +43,7 @@ def test_everything_has_one_dotted_name():
         "menu.0.name": "soup",
         "menu.0.minutes": 10,
         "menu.0.oven": None,
+        "dishes": {},
         "best._class": "OvenExample",
         "best.celsius": 180.0,
         "best.fan": False,

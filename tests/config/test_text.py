@@ -112,20 +112,22 @@ def test_macros_stay_so_that_a_repeated_run_can_be_varied(tmp_path):
     assert (varied.run_dir, varied.chef.hands, varied.seed) == ("elsewhere", 4, 4)
 
 
-def test_scopes_of_one_class_do_not_leak_into_what_another_holds(tmp_path):
-    """Two paths that would give the same scope name: the dish must keep the oven that it has."""
-    bindings = [
-        "KitchenExample.run_dir=x",
-        "ChefExample.hands=1",
-        "ChefExample.bowls=1",
-        "KitchenExample.menu=(@a/DishExample(), @b/DishExample())",
-        "a/DishExample.name=a",
-        "b/DishExample.name=b",
-        "DishExample.oven=@OvenExample()",
-        "KitchenExample.best=@hot/OvenExample()",
-        "hot/OvenExample.celsius=400",
-        "OvenExample.celsius=100",
-    ]
+def test_each_object_keeps_what_it_has_where_scope_names_would_collide(tmp_path):
+    """Four dishes, two of whose places differ in punctuation only, each with an oven of its own."""
+    bindings = ["KitchenExample.run_dir=x", "ChefExample.hands=1", "ChefExample.bowls=1"]
+    bindings += ["KitchenExample.dishes={'w': @w/DishExample(), 'x': @x/DishExample(), 'a_b': @y/DishExample(),"
+                 " 'a.b': @z/DishExample()}"]  # fmt: skip
+    for number, scope in enumerate("wxyz"):
+        bindings += [f"{scope}/DishExample.name={scope}", f"{scope}/DishExample.oven=@{scope}/OvenExample()"]
+        bindings += [f"{scope}/OvenExample.celsius={100 + number}"]
     first = resolve(KitchenExample, bindings=bindings)
     (tmp_path / "config.gin").write_text(first.text)
-    assert resolve(KitchenExample, [tmp_path / "config.gin"]).config == first.config
+    again = resolve(KitchenExample, [tmp_path / "config.gin"]).config
+    assert again == first.config
+    assert [dish.oven.celsius for dish in again.dishes.values()] == [100, 101, 102, 103]
+
+
+def test_equal_objects_share_their_bindings():
+    bindings = ["KitchenExample.run_dir=x", "ChefExample.hands=1", "ChefExample.bowls=1"]
+    text = resolve(KitchenExample, bindings=[*bindings, "KitchenExample.guest=@ChefExample()"]).text
+    assert text.count("ChefExample.hands = 1") == 1
