@@ -24,7 +24,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from tokenizers import Tokenizer
 
 from aya_jax.config import UserError
 from aya_jax.data.sentencepiece_model import make_control
+from aya_jax.data.token_lengths import byte_level_length, piece_length, spaced_length
 
 # In the order in which they are looked for: Cohere, Llama 3, GPT-2 and NeoX, Gemma, SentencePiece and Llama 2.
 PAD_NAMES = ("<PAD>", "<|finetune_right_pad_id|>", "<|padding|>", "<pad>", "[PAD]")
@@ -43,13 +44,12 @@ _BYTE_OFFSET = 3
 _BYTES_LAYOUT = b"aya_jax bytes vocabulary 1: pad 0, bos 1, eos 2, byte b is id b + 3"
 
 # Files disagree about which added tokens are special (turn tokens are often marked as plain ones, Gemma's are
-# user-defined symbols), so the shape of the name decides as well. Runs of spaces and HTML tags stay what they are: text.
+# user-defined symbols), so the shape of the name decides as well. Runs of spaces and HTML tags stay text.
 # "｜" is DeepSeek's full-width bar.
 _CONTROL_NAME = re.compile(
     r"<[|｜][^|｜<>]+[|｜]?>|<[^|｜<>]+[|｜]>|<[A-Z][A-Z0-9_]*>|\[[A-Z][A-Z0-9_]*\]|</?s>|<(pad|bos|eos|unk|mask|cls|sep)>|<(start|end)_of_\w+>"
     r"|<(unused|extra_id_?|reserved_?)\d+>|<fim_\w+>"
 )
-_BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _NEVER_CHOSEN = -1e9  # a Unigram score below that of any segmentation into other pieces
 
 
@@ -229,7 +229,7 @@ class _TokenizersVocabulary(Vocabulary):
 
     def token_bytes(self) -> np.ndarray:
         counts = np.zeros(self.size, np.int32)
-        length = _byte_level_length if self.byte_level else _piece_length(json.loads(self.tokenizer.to_str()))
+        length = byte_level_length if self.byte_level else piece_length(json.loads(self.tokenizer.to_str()))
         for token, i in self.tokenizer.get_vocab(with_added_tokens=True).items():
             counts[i] = 0 if i in self.special_ids else length(token)
         return counts
@@ -288,35 +288,6 @@ def _types_in(part: Any) -> set[str]:
         return set()
     inner = part.get("decoders", []) + part.get("pretokenizers", [])
     return {part.get("type", "")}.union(*(_types_in(p) for p in inner))
-
-
-def _byte_level_alphabet() -> frozenset[str]:
-    """The 256 characters that stand for bytes in byte-level BPE (GPT-2's `bytes_to_unicode`)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return frozenset(map(chr, printable)) | frozenset(chr(256 + n) for n in range(256 - len(printable)))
-
-
-_BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
-
-
-def _byte_level_length(token: str) -> int:
-    """One byte per character; an added token that is not written in the byte alphabet is its own text."""
-    return len(token) if _BYTE_LEVEL_ALPHABET.issuperset(token) else len(token.encode("utf-8"))
-
-
-def _piece_length(description: Mapping[str, Any]) -> Callable[[str], int]:
-    """Bytes of a token that is written as text: "▁" a space, `<0xNN>` a byte, WordPiece and BPE affixes nothing."""
-    model = description["model"]
-    fallback = bool(model.get("byte_fallback"))
-    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
-
-    def length(token: str) -> int:
-        if fallback and _BYTE_PIECE.fullmatch(token):
-            return 1
-        token = token.removeprefix(prefix).removesuffix(suffix) or token
-        return len(token.replace("▁", " ").encode("utf-8"))
-
-    return length
 
 
 # ---- which ids pad, start and end a document
@@ -414,7 +385,7 @@ class _SentencePieceVocabulary(Vocabulary):
     def _length(self, i: int) -> int:
         if i in self.special_ids:
             return 0
-        return 1 if self.processor.is_byte(i) else len(self.processor.id_to_piece(i).replace("▁", " ").encode("utf-8"))
+        return 1 if self.processor.is_byte(i) else spaced_length(self.processor.id_to_piece(i))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load, (self.spec, self.names)
