@@ -146,23 +146,24 @@ def _pulse_cells(job: Job, state: JobState) -> tuple[str, str, str]:
     return shown_step, "" if pulse.loss is None else f"{pulse.loss:.4f}", left
 
 
-def closing_table(jobs: Sequence[Job], states: Mapping[str, JobState], study_dir: Path) -> Group:
-    """How every job ended; for each failure, the end of its log and the command that tries it alone."""
+def show_closing(console: Console, jobs: Sequence[Job], states: Mapping[str, JobState], study_dir: Path) -> None:
+    """Prints how every job ended and, for each failure, the end of its log and the command that tries it alone."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("job", "state", "time", ""):
         table.add_column(heading, justify="right" if heading == "time" else "left", overflow="fold")
-    failures: list[Text] = []
     for job in jobs:
         state = states[job.key]
         table.add_row(job.key, _styled(state.status), duration(state.seconds), state.reason)
+    console.print(table)
+    for job in jobs:
+        state = states[job.key]
         if state.status == "failed":
             log = study_dir / state.log
-            failures.append(
-                Text(f"\n{job.key} failed (exit code {state.exit_code}); the end of {log}:", style="bold red")
-            )
-            failures.append(Text("\n".join(f"  │ {line}" for line in last_lines(log, LOG_LINES)), style="dim"))
-            failures.append(Text(f"  alone again: {job.shown_command}"))
-    return Group(table, *failures)
+            told = [Text(f"\n{job.key} failed (exit code {state.exit_code}); the end of {log}:", style="bold red")]
+            told += [Text(f"  │ {line}", style="dim") for line in last_lines(log, LOG_LINES)]
+            told.append(Text(f"  alone again: {job.shown_command}"))
+            for line in told:
+                console.print(line, soft_wrap=True)
 
 
 def last_lines(path: Path, count: int, *, tail_bytes: int = 65536) -> list[str]:

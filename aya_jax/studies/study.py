@@ -20,7 +20,7 @@ from aya_jax.config.files import write_atomic
 from aya_jax.studies.config import StudyConfig
 from aya_jax.studies.executor import Executor, LocalExecutor, RunningJob
 from aya_jax.studies.plan import Job, describe_plan, json_text, make_plan, resolve_jobs
-from aya_jax.studies.progress import StudyDisplay, closing_table, plan_table
+from aya_jax.studies.progress import StudyDisplay, plan_table, show_closing
 from aya_jax.studies.state import JobState, StateStore, changed_fields, fresh_state
 
 POLL_SECONDS = 0.2
@@ -60,7 +60,7 @@ def run(resolved: Resolved) -> None:
                 watch=display.update,
             )
         write_report(config, console)
-    console.print(closing_table(jobs, states, study_dir))
+    show_closing(console, jobs, states, study_dir)
     failed = [job.key for job in jobs if states[job.key].status == "failed"]
     if stopped:
         raise UserError("The study was stopped. The same command goes on from here.")

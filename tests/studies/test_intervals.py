@@ -63,6 +63,7 @@ def test_the_mean_over_tasks_counts_each_task_once():
     both = over_documents([small, large], 0.95, 500)
     alone = [over_documents([task], 0.95, 500).estimate for task in (small, large)]
     assert both.estimate == pytest.approx(np.mean(alone))
+    assert both.low < both.estimate < both.high
 
 
 def test_the_paired_interval_covers_the_truth_about_as_often_as_it_says():

@@ -30,9 +30,17 @@ def test_a_stage_with_fewer_axes_gathers_all_that_agree(make):
     assert jobs["last/code_00"].needs == ("second/code_00-seed_1", "second/code_00-seed_2")
 
 
+def test_a_variant_takes_the_directory_of_the_partner_that_varies_less(make, tmp_path):
+    head, _, tail = STUDY.partition("  sweep = @grid/Product()\n")
+    jobs = {job.key: job for job in make_plan(make(text=head + "  sweep = @code/Choices()\n" + tail).config)}
+    assert jobs["last/code_25-seed_2"].bindings["FakeConfig.source"] == str(tmp_path / "out/second/code_25")
+
+
 def test_the_shown_command_gives_the_same_configuration_through_a_shell(make):
-    jobs = make_plan(make().config)
+    text = STUDY.replace("'FakeConfig.source': '{first}'", "'FakeConfig.source': '7 \\'$HOME\\' `x`'")
+    jobs = make_plan(make("code/Choices.choices={'a': {'FakeConfig.marker': '12'}}", text=text).config)
     configurations = resolve_jobs(jobs)
+    assert configurations["second/code_a-seed_1"].config.marker == "12"
     for job in jobs:
         words = shlex.split(job.shown_command)
         assert words[:2] == ["aya", "fake"]

@@ -64,7 +64,8 @@ def test_a_failure_blocks_only_what_needs_it_and_is_tried_again(run, tmp_path, c
     assert caught.value.exit_code == 1
     shown = capsys.readouterr().out
     assert "boom: the marker is there" in shown
-    assert "aya fake" in shown
+    commands = [line.strip() for line in shown.splitlines() if "alone again: aya fake --gin.FakeConfig.order=" in line]
+    assert [line.count("--gin.") for line in commands] == [5, 5], "a command is one line, to be pasted"
     assert state(tmp_path, "last/code_00-seed_2")["status"] == "done"
     assert state(tmp_path, "second/code_25-seed_1") | {"status": "failed", "exit_code": 7} == state(
         tmp_path, "second/code_25-seed_1"
@@ -74,6 +75,23 @@ def test_a_failure_blocks_only_what_needs_it_and_is_tried_again(run, tmp_path, c
     run()
     assert state(tmp_path, "last/code_25-seed_1")["status"] == "done"
     assert (tmp_path / "out/first/attempts").read_text().count("attempt") == 1
+
+
+def test_what_needs_something_blocked_is_blocked_too(run, tmp_path):
+    after = """
+after/StageConfig:
+  name = 'after'
+  verb = 'fake'
+  output = 'FakeConfig.run_dir'
+  needs = ('last',)
+  bindings = {'FakeConfig.order': '{study}/order'}
+"""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/marker").touch()
+    with pytest.raises(UserError, match="2 of 10 jobs failed"):
+        run(text=STUDY.replace("@last/StageConfig())", "@last/StageConfig(), @after/StageConfig())") + after)
+    assert state(tmp_path, "after")["status"] == "blocked"
+    assert "needs last/code_25-seed_1" in state(tmp_path, "after")["reason"]
 
 
 def test_a_changed_configuration_is_refused_with_the_fields_before_anything_starts(run, tmp_path):
