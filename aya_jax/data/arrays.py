@@ -1,8 +1,8 @@
 """One-dimensional checksummed arrays and small JSON files, on a local disk, gs:// or s3://.
 
 Arrays are zarr version 3: an outer chunk is one file, made of inner chunks that are read alone, each with its crc32c
-(zarr-specs, sharding-indexed 1.0). The fill value is one that no element has, so a chunk that is gone is noticed when it
-is read and never taken for data.
+(zarr-specs, sharding-indexed 1.0). The fill value is one that no element has, so a chunk that is gone is noticed when
+it is read and never taken for data.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ OUTER_CHUNK = 1 << 22  # elements in one file: what a writer holds in memory
 _CONTEXT = ts.Context({"cache_pool": {"total_bytes_limit": 0}})
 _CACHED = ts.Context({"cache_pool": {"total_bytes_limit": 16 << 20}})
 _CHECKSUMMED = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+REMEDY = "delete the shard's directory and run `aya prepare` again, which rewrites that shard alone"
+_AGAIN = "delete it and run `aya prepare` again"
 _URL = re.compile(r"[a-z0-9]+://")
 
 
@@ -38,10 +40,9 @@ def join(directory: str, *parts: str) -> str:
 
 
 def kvstore_spec(directory: str) -> dict[str, Any] | str:
-    """TensorStore's description of a directory: a local path, or a URL that names its driver (gs://, s3://, memory://)."""
-    return (
-        f"{directory.rstrip('/')}/" if is_remote(directory) else {"driver": "file", "path": f"{directory.rstrip('/')}/"}
-    )
+    """TensorStore's name for a directory: of a local path, or a URL with its driver (gs://, s3://, memory://)."""
+    path = f"{directory.rstrip('/')}/"
+    return path if is_remote(directory) else {"driver": "file", "path": path}
 
 
 def open_directory(directory: str) -> ts.KvStore:
@@ -86,11 +87,9 @@ def read_json(directory: str, name: str) -> dict[str, Any] | None:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise UserError(
-            f"{join(directory, name)}: broken JSON ({error}); delete it and run `aya prepare` again"
-        ) from error
+        raise UserError(f"{join(directory, name)}: broken JSON ({error}); {_AGAIN}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{join(directory, name)}: expected a JSON object; delete it and run `aya prepare` again")
+        raise UserError(f"{join(directory, name)}: expected a JSON object; {_AGAIN}")
     return value
 
 
@@ -203,9 +202,6 @@ def _result(future: ts.Future, directory: str) -> np.ndarray:
     if values.size and _has_fill(values):
         raise UserError(f"{directory}: a chunk file is missing under {directory}/c; {REMEDY}")
     return values
-
-
-REMEDY = "delete the shard's directory and run `aya prepare` again, which rewrites that shard alone"
 
 
 def _has_fill(values: np.ndarray) -> bool:

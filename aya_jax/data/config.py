@@ -21,7 +21,7 @@ class MixtureConfig:
     Attributes:
       rates: name or pattern → rate; or the name of one task or of a registered SeqIO mixture.
       temperature: 1 divides a pattern's rate in proportion to the tokens, a large number evenly.
-      schedule: (step, rates) pairs in order of step: the rates that hold from that step on. `rates` holds before the first.
+      schedule: (step, rates) pairs in order of step: the rates that hold from that step on. `rates` holds before.
     """
 
     rates: dict[str, float] | str
@@ -61,8 +61,8 @@ class DataConfig:
       sequence_length: tokens in a row, S.
       global_batch: rows in a batch, over all processes.
       seed: chooses the order of each task's sequences; 0 to 2^32 - 1.
-      packing: "windows" cuts S tokens anywhere from the run of documents (pre-training); "documents" fills rows with whole
-        documents and pads what is left (tuning).
+      packing: "windows" cuts S tokens anywhere from the run of documents (pre-training); "documents" fills rows with
+        whole documents and pads what is left (tuning).
       data_dir: corpus from which training prepares stores that are missing and small; None: they must be there.
       vocabulary: tokenizer for those: "bytes", a tokenizer.json or a SentencePiece .model.
       read_threads: batches read at the same time.

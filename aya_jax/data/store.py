@@ -95,7 +95,7 @@ def names(store_dir: str, split: str = "train") -> tuple[str, ...]:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest unsigned type that holds every id below `vocab_size`, and one value more that marks a missing chunk."""
+    """The smallest unsigned type for ids below `vocab_size` and one value more, which marks a missing chunk."""
     return next(np.dtype(kind) for kind in (np.uint8, np.uint16, np.uint32) if vocab_size <= np.iinfo(kind).max)
 
 

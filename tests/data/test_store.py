@@ -87,7 +87,7 @@ def test_a_store_spans_files_larger_than_one_chunk(tmp_path, monkeypatch):
 
 
 def test_the_layout_is_pinned(tmp_path):
-    """Golden file: a change of the layout must raise FORMAT_VERSION (tools to rewrite it: delete it and run this)."""
+    """Golden file: a change of the layout must raise FORMAT_VERSION (to rewrite it, delete it and run this)."""
     directory = tmp_path / "text_en" / "train"
     write_store(str(directory), [random_documents(0, 5, 30, weighted=True), random_documents(1, 3, 30, weighted=True)])
     found = {
@@ -125,7 +125,7 @@ def test_a_bucket_is_the_same_code_path():
     np.testing.assert_array_equal(opened.read_windows([0], opened.num_tokens)[0], _concatenation(shards))
 
 
-@pytest.mark.parametrize("size, dtype", [(255, "uint8"), (256, "uint16"), (65535, "uint16"), (65536, "uint32")])
+@pytest.mark.parametrize(("size", "dtype"), [(255, "uint8"), (256, "uint16"), (65535, "uint16"), (65536, "uint32")])
 def test_tokens_take_the_smallest_type(size, dtype):
     assert store.token_dtype(size) == np.dtype(dtype)
 
@@ -177,7 +177,7 @@ def test_an_array_of_another_length_than_the_manifest_says_is_refused(damaged):
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    ("content", "message"),
     [
         (None, "no finished token store.*aya prepare"),
         ("{", "broken JSON"),
@@ -195,7 +195,7 @@ def test_a_bad_manifest_is_named(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    "documents, message",
+    ("documents", "message"),
     [
         ([Document(np.array([], np.int32))], "document 0 has no tokens"),
         ([Document(np.array([1])), Document(np.array([259]))], "document 1 has a token id outside 0 to 258"),
