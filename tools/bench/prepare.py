@@ -2,8 +2,8 @@
 
     AYA_DATA=/data/corpora python tools/bench/prepare.py --vocabulary runs/tokenizer/tokenizer.json
 
-Speed: the same text, raw (`Tokenizer.encode_batch_fast` on every core over texts that lie in memory) and prepared (from
-gzipped JSONL to token stores of both splits), in turn, several times in one run; the figure is the ratio of the medians.
+Speed: the same text, raw (`Tokenizer.encode_batch_fast` on every core, texts in memory) and prepared (from
+gzipped JSONL to token stores of both splits), in turn, several times in one run; the figure is the ratio of medians.
 TensorFlow's import and its first dataset are paid once per process and are reported apart.
 
 Memory: `ru_maxrss` of a process that prepares one copy of the corpus, and of one that prepares `--copies` of them.
@@ -104,7 +104,9 @@ def _speed(texts: list[str], scratch: Path, vocabulary: str, rounds: int) -> Non
         prepare_seconds.append(_seconds(prepared))
     raw_rate, prepare_rate = (size / statistics.median(seconds) for seconds in (raw_seconds, prepare_seconds))
     print(f"text                  {size:8.1f} MB, {len(texts):,} documents, {os.cpu_count()} cores")
-    print(f"TensorFlow and SeqIO  {imported:8.1f} s to import, {warm:.1f} s for the first five documents (once a process)")
+    print(
+        f"TensorFlow and SeqIO  {imported:8.1f} s to import, {warm:.1f} s for the first five documents (once a process)"
+    )
     print(f"tokenizers alone      {raw_rate:8.2f} MB/s   (median of {rounds})")
     print(f"aya prepare           {prepare_rate:8.2f} MB/s   (median of {rounds})")
     print(f"ratio                 {prepare_rate / raw_rate:8.2f}")
