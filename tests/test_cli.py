@@ -113,6 +113,58 @@ class TestMistakes:
         assert aya(capsys, "cook", "--a", "--b")[2].splitlines()[-1] == "2 problems; nothing was started."
 
 
+TRAIN = """\
+include 'models/25m.gin'
+TrainConfig.run_dir = %RUN_DIR
+TrainConfig.steps = %STEPS
+STEPS = 100
+DataConfig.store_dir = 'stores'
+DataConfig.sequence_length = %SEQUENCE_LENGTH
+SEQUENCE_LENGTH = 256
+DataConfig.global_batch = 8
+MixtureConfig.rates = {'text_*': 0.75, 'code_*': 0.25}
+OptimizerConfig.learning_rate = 3e-4
+"""
+
+
+class TestTrain:
+    """The real root class, with mistakes of every kind."""
+
+    def test_a_good_file_resolves_and_repeats(self, capsys):
+        Path("train.gin").write_text(TRAIN)
+        code, _, err = aya(capsys, "config", "show", "train.gin")
+        assert (code, err) == (0, "")
+        root = cli.load(cli.VERBS["train"].root)
+        first = resolve(root, ["train.gin"], ["RUN_DIR=runs/first"])
+        Path("again.gin").write_text(first.text)
+        again = resolve(root, ["again.gin"])
+        assert (again.snapshot, again.text, again.fingerprint) == (first.snapshot, first.text, first.fingerprint)
+        assert resolve(root, ["train.gin"], ["RUN_DIR=runs/second"]).fingerprint == first.fingerprint
+
+    def test_everything_wrong_is_said_at_once(self, capsys):
+        text = TRAIN.replace("OptimizerConfig.learning_rate", "OptimizerConfig.learning_rat")
+        text += (
+            "OptimizerConfig.clip_norm = 'one'\nMeshConfig.data = 3\nTransformerConfig.num_kv_heads = 3\nWARMUP = 10\n"
+        )
+        Path("train.gin").write_text(text)
+        code, out, err = aya(capsys, "train", "train.gin", "--gin.SEQUENCE_LENGTH=4096", "--gin.STEP=5")
+        assert (code, out) == (2, "")
+        assert err.splitlines() == [
+            "train.gin:8: DataConfig.global_batch = 8: expected a multiple of accumulation x mesh.data x mesh.fsdp = 3",
+            "train.gin:10: OptimizerConfig.learning_rat = 0.0003: unknown field; did you mean learning_rate?",
+            "train.gin:11: OptimizerConfig.clip_norm = 'one': expected float or None",
+            "train.gin:13: TransformerConfig.num_kv_heads = 3: expected a divisor of num_heads = 8",
+            "train.gin:14: WARMUP = 10: nothing uses this macro; remove it, or write %WARMUP where it belongs",
+            "--gin.SEQUENCE_LENGTH=4096: SEQUENCE_LENGTH = 4096 (it is DataConfig.sequence_length, train.gin:6): "
+            "expected at most the model's max_sequence_length = 2048",
+            "--gin.STEP=5: STEP = 5: nothing uses this macro; did you mean STEPS?",
+            "RUN_DIR is required: add --gin.RUN_DIR=... (train.gin:2: TrainConfig.run_dir = %RUN_DIR)",
+            "OptimizerConfig.learning_rate is required (float): "
+            "bind it, or add --gin.OptimizerConfig.learning_rate=...",
+            "9 problems; nothing was started.",
+        ]
+
+
 class TestConfig:
     def test_show_a_file_whose_verb_follows_from_it(self, capsys):
         code, out, _ = aya(capsys, "config", "show", "run.gin", "--gin.KitchenExample.seed=4")

@@ -10,6 +10,7 @@ from aya_jax.config.registry import CONFIGURABLES
 from aya_jax.config.source import UNREADABLE, Binding, Key, Macro, Reference, Source, Where
 from aya_jax.config.tree import Entry, Node, plain
 from aya_jax.config.types import Mismatch, convert, describe, field_types, is_configurable
+from aya_jax.config.unknown import UNKNOWN, NotKnown
 
 _REQUIRED = ("gin.REQUIRED", "REQUIRED")
 
@@ -23,10 +24,6 @@ class Report:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}" if self.where else self.text
-
-
-class NotKnown(Exception):
-    """A `validate()` asked for a field whose value is missing or wrong, which has been reported already."""
 
 
 class _Missing(Exception):
@@ -275,14 +272,8 @@ def _holds_broken(content: Any) -> bool:
 
 
 def _partial(cls: type, values: dict[str, Any], broken: frozenset[str]) -> Any:
-    """An object of `cls` on which looking at a broken field raises `NotKnown`, so that the rest can be validated."""
-
-    def look(self: Any, name: str) -> Any:
-        if name in broken:
-            raise NotKnown(name)
-        return object.__getattribute__(self, name)
-
-    partial = object.__new__(type(cls.__name__, (cls,), {"__getattribute__": look}))
-    for name, value in values.items():
+    """An object of `cls` whose broken fields are unknown, so that the rest of it can be validated."""
+    partial = object.__new__(cls)
+    for name, value in (values | dict.fromkeys(broken, UNKNOWN)).items():
         object.__setattr__(partial, name, value)
     return partial

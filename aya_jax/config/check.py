@@ -5,27 +5,44 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from aya_jax.config.build import Builder, NotKnown, Report, find_class, show_value
+from aya_jax.config.build import Builder, Report, find_class, show_value
 from aya_jax.config.errors import did_you_mean, near_names
 from aya_jax.config.registry import CONFIGURABLES, Problem
 from aya_jax.config.source import Binding, Source, macros_in
 from aya_jax.config.tree import Node, find_entry, plain, walk
 from aya_jax.config.types import classes_in, field_types, reachable
+from aya_jax.config.unknown import MARK, NotKnown, assuming
 
 
-def validation_reports(root: Node) -> Iterator[Report]:
+def validation_reports(root: Node) -> list[Report]:
     """What the `validate()` of every object in the tree yields, each at the binding of the field at fault."""
-    anything_wrong = root.broken
+    reports: list[Report] = []
     for _, node in walk(root):
-        try:
-            for problem in getattr(node.cls, "validate", lambda _: ())(node.value) or ():
-                anything_wrong = True
-                yield _located(node, problem)
-        except NotKnown:
-            continue  # the check needs a value that is missing or wrong, which has been reported
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            if not anything_wrong:
-                raise  # else it stumbled over what has been reported, a zero that is divided by, say
+        if not node.broken:
+            reports += [_located(node, problem) for problem in _problems_of(node, root.broken or bool(reports))]
+            continue
+        with assuming(False):
+            doubtful = _problems_of(node, True)
+        with assuming(True):
+            certain = [
+                problem for problem in _problems_of(node, True) if problem in doubtful and MARK not in str(problem)
+            ]
+        reports += [_located(node, problem) for problem in certain]
+    return reports
+
+
+def _problems_of(node: Node, may_stumble: bool) -> list[Problem]:
+    """What a node's `validate()` yields; up to the point where it stumbles over a mistake, if that may be."""
+    problems: list[Problem] = []
+    try:
+        for problem in getattr(node.cls, "validate", lambda _: ())(node.value) or ():
+            problems.append(problem)
+    except NotKnown:
+        pass  # it needs a value that is missing or wrong, which has been reported
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        if not may_stumble and not problems:
+            raise  # else it stumbled over what has been reported: a zero that is divided by, say
+    return problems
 
 
 def _located(node: Node, problem: Problem) -> Report:
@@ -50,13 +67,14 @@ def _located(node: Node, problem: Problem) -> Report:
 def unused_reports(source: Source, builder: Builder, root: Node) -> Iterator[Report]:
     """Bindings of unknown classes and fields, and, where the source is complete, those that nothing reached."""
     unreached = {key: b for key, b in source.bindings.items() if key not in builder.used and not b.offered}
-    unbound = [name for name in builder.asked if name not in {str(key) for key in source.bindings}]
     wanted = {name for key, binding in unreached.items() if not key.is_macro for name in macros_in(binding.value)}
     hidden = _hidden_classes(root)
     for key, binding in unreached.items():
         if key.is_macro:
-            if source.complete and str(key) not in wanted:
-                yield Report(binding.where, _unused_macro(binding, unbound))
+            # Overriding what used a file's macro is normal; a macro given as a flag is meant to have an effect.
+            overridden = str(key) in source.overridden_macros and not binding.where.flag
+            if source.complete and str(key) not in wanted and not overridden:
+                yield Report(binding.where, _unused_macro(binding, builder))
             continue
         cls = find_class(key.name)
         if cls is None:
@@ -80,8 +98,8 @@ def _hidden_classes(root: Node) -> set[type]:
     return {held for hint in hints for cls in classes_in(hint) for held in reachable(cls)}
 
 
-def _unused_macro(binding: Binding, unbound: list[str]) -> str:
-    near = near_names(str(binding.key), unbound)
+def _unused_macro(binding: Binding, builder: Builder) -> str:
+    near = near_names(str(binding.key), builder.asked)
     text = f"{binding.key} = {show_value(binding.value)}: nothing uses this macro"
     return text + (did_you_mean(near) if near else "; remove it, or write %" + str(binding.key) + " where it belongs")
 

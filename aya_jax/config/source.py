@@ -21,7 +21,7 @@ from aya_jax.config.errors import did_you_mean, near_names
 from gin import config_parser
 
 GIN_FOLDER = Path(__file__).resolve().parents[2] / "gin"
-"""The run files that come with the package; always the last place in which an include is looked for."""
+"""The run files that come with the package; `train/x.gin` and `gin/train/x.gin` both find one, from any folder."""
 
 _UNPARSABLE = (SyntaxError, tokenize.TokenError, StopIteration, RecursionError, TypeError, ValueError)
 _STATEMENT = re.compile(r"(?:import|include|from)\s|(?P<key>[A-Za-z_][\w./]*)\s*(?P<sign>[=:])")
@@ -57,7 +57,7 @@ UNREADABLE = Unreadable()
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """Where a binding stands: `file` and `line`, or the text of the flag."""
+    """Where a binding stands: `file` and `line`, or the text of the flag and its number."""
 
     file: str = ""
     line: int = 0
@@ -213,6 +213,7 @@ class Source:
 
     Attributes:
       bindings: the last binding of each key, in the order in which they were bound.
+      overridden_macros: macros in bindings that a later one has overridden.
       imports: modules named by `import`, in order.
       problems: (place, text) of each thing that could not be read.
       complete: False when something was lost whose keys are not known (a missing include, a failed import), so that
@@ -220,12 +221,14 @@ class Source:
     """
 
     def __init__(self, search_paths: Sequence[str | os.PathLike[str]] = ()):
-        self.search_paths = [*map(Path, search_paths), Path(), GIN_FOLDER]
+        self.search_paths = [*map(Path, search_paths), Path(), GIN_FOLDER, GIN_FOLDER.parent]
         self.bindings: dict[Key, Binding] = {}
+        self.overridden_macros: set[str] = set()
         self.imports: list[str] = []
         self.problems: list[tuple[Where | None, str]] = []
         self.complete = True
         self._reading: list[Path] = []
+        self._flags = 0
 
     def read_file(
         self, name: str | os.PathLike[str], asked_by: Where | None = None, beside: Path | None = None
@@ -254,14 +257,16 @@ class Source:
         """Reads a flag, `NAME=VALUE` with or without `--gin.`; a VALUE that is no gin literal is text."""
         flag = text if text.startswith("--gin.") else f"--gin.{text}"
         match = _FLAG.fullmatch(text)
+        self._flags += 1
+        where = Where(flag=flag, line=self._flags)
         if match is None:
-            return self._lost(Where(flag=flag), "expected --gin.NAME=VALUE")
+            return self._lost(where, "expected --gin.NAME=VALUE")
         written, as_string = match["value"].strip(), False
         try:
             value = parse_value(written)
         except ValueError:
             value, as_string = written, True
-        return self._bind(match["key"], value, Where(flag=flag), as_string)
+        return self._bind(match["key"], value, where, as_string)
 
     def read_defaults(self, macros: Mapping[str, Any]) -> None:
         """Binds macros that the command line offers, wherever nothing else has bound them; none need be used."""
@@ -288,7 +293,10 @@ class Source:
 
     def _bind(self, text: str, value: Any, where: Where, as_string: bool = False) -> None:
         key = make_key(text)
-        self.bindings.pop(key, None)  # so that the order of keys is the order of what was bound last
+        # Taken out first, so that the order of keys is the order in which they were bound last.
+        overridden = self.bindings.pop(key, None)
+        if overridden is not None:
+            self.overridden_macros.update(macros_in(overridden.value))
         self.bindings[key] = Binding(key, value, where, as_string)
 
     def _import(self, module: str, where: Where) -> None:

@@ -74,6 +74,13 @@ class TestBuilding:
         assert build(VALID).config.guest is None
         assert build(VALID + "KitchenExample.guest = @ChefExample()").config.guest == ChefExample(hands=2, bowls=4)
 
+    def test_a_macro_whose_use_is_overridden_may_stay(self, folder):
+        assert build(VALID + "KitchenExample.run_dir = 'here'").config.run_dir == "here"
+        assert problems(VALID, "KitchenExample.run_dir=here", "RUN_DIR=there") == [
+            "--gin.RUN_DIR=there: RUN_DIR = 'there': nothing uses this macro; "
+            "remove it, or write %RUN_DIR where it belongs"
+        ]
+
     def test_scopes_inherit_from_the_unscoped_and_reach_what_they_hold(self, folder):
         config = build(
             VALID
@@ -258,7 +265,7 @@ class TestProblems:
         assert build(text, "SEED=3").config.seed == 3
 
     def test_a_missing_include_does_not_make_what_it_would_have_bound_missing(self, folder):
-        found = problems("include 'models/big.gin'\nKitchenExample.seed = 'x'\nUNUSED = 1")
+        found = problems("include 'models/big.gin'\nKitchenExample.seed = 'x'\nUNUSED = 1\nOvenExample.celsius = -1")
         assert [line.split(": ")[0] for line in found] == ["run.gin:1", "run.gin:2"]
 
     def test_a_missing_file_names_near_ones(self, folder):
@@ -281,6 +288,14 @@ class TestProblems:
     def test_a_check_of_the_parent_is_placed_at_the_child(self, folder):
         assert problems(VALID, "ChefExample.bowls=102") == [
             "--gin.ChefExample.bowls=102: ChefExample.bowls = 102: expected at most 100 in one kitchen"
+        ]
+
+    def test_checks_go_on_around_a_wrong_value_and_do_not_guess_it(self, folder):
+        found = problems(VALID, "KitchenExample.run_dir=3", "ChefExample.hands=x", "KitchenExample.seed=-1")
+        assert [line.rpartition(": ")[2] for line in found] == [
+            "write '3' in quotes",
+            "expected int, and this is no gin literal but text",
+            "expected at least 0",
         ]
 
     def test_a_check_that_stumbles_over_a_reported_mistake_is_silent_and_a_bug_is_not(self, folder):

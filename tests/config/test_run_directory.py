@@ -42,7 +42,12 @@ def test_the_same_configuration_comes_back_with_other_unimportant_fields(tmp_pat
     assert read_snapshot(tmp_path)["run_dir"] == "y"
     directory.close()
     RunDirectory.open(tmp_path, resolved(), {"jax": "2"}).close()
-    assert json.loads((tmp_path / "environment.json").read_text()) == {"jax": "2", "earlier": [{"jax": "1"}]}
+    for version in ("3", "3"):
+        RunDirectory.open(tmp_path, resolved(), {"jax": version}).close()
+    assert json.loads((tmp_path / "environment.json").read_text()) == {
+        "jax": "3",
+        "earlier": [{"jax": "1"}, {"jax": "2"}],
+    }
 
 
 @pytest.mark.parametrize("writer", [True, False])
