@@ -26,7 +26,8 @@ class RunDirectory:
 
     Attributes:
       path: the directory.
-      resumed: whether it held this configuration's run before.
+      resumed: whether it held this configuration's run before. Only the writer's answer counts: a further process of a
+        new run may come after the writer has written.
     """
 
     def __init__(self, path: Path, lock: int | None, resumed: bool):
