@@ -26,7 +26,9 @@ class StageConfig:
       verb: what runs: "tokenizer", "prepare", "train", "evaluate", ... (the verbs of `aya`).
       files: the gin files that the verb is given, in order.
       bindings: gin name → value, set after the files ("STEPS": 200, "DataConfig.seed": 7). In a string, "{other}"
-        stands for the directory of the variant of stage `other` that this variant needs, "{study}" for the study's.
+        stands for the directory of the variant of stage `other` that this variant needs, directly or through another
+        stage, "{study}" for the study's.
+      shared: bindings that several stages have in common; `bindings` and the sweep win over them.
       needs: the stages that must have ended well. A variant needs those variants of each that agree with it on every
         axis that both stages vary; so a stage without a sweep runs once and serves all.
       sweep: what this stage varies; None runs it once.
@@ -37,6 +39,7 @@ class StageConfig:
     verb: str
     files: tuple[str, ...] = ()
     bindings: dict[str, Any] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     sweep: Values | Choices | Product | Zip | ListOf | None = None
     output: str = "RUN_DIR"
@@ -62,7 +65,7 @@ class StageConfig:
         swept = {name for variant in variants for name in variant.bindings}
         for name in sorted(swept & self.bindings.keys()):
             yield Problem("bindings", f"each name bound once; {name} is also varied by the sweep")
-        if self.output in swept | self.bindings.keys():
+        if self.output in swept | self.bindings.keys() | self.shared.keys():
             yield Problem(
                 "output", f"left to the study, which gives every variant its own; {self.output} is bound here too"
             )
@@ -165,6 +168,11 @@ class StudyConfig:
             yield from _partner_problems(f"stages[{index}]", stage, by_name)
 
 
+def bindings_of(stage: StageConfig, variant: Variant) -> dict[str, Any]:
+    """All that one variant binds, placeholders and all; the sweep wins over `bindings`, and these over `shared`."""
+    return stage.shared | stage.bindings | variant.bindings
+
+
 def placeholders(value: Any) -> set[str]:
     """The names that a binding's value mentions as "{name}", however deep in tuples, lists and dicts."""
     if isinstance(value, str):
@@ -208,6 +216,14 @@ def find_cycle(needs: dict[str, tuple[str, ...]]) -> list[str]:
     return []
 
 
+def upstream(stage: StageConfig, by_name: dict[str, StageConfig]) -> list[str]:
+    """The stages that a stage needs, directly or through others, each once; what it needs itself comes first."""
+    found: dict[str, None] = dict.fromkeys(stage.needs)
+    for needed in stage.needs:
+        found |= dict.fromkeys(upstream(by_name[needed], by_name))
+    return list(found)
+
+
 def partners(variant: Variant, stage: StageConfig) -> list[Variant]:
     """The variants of `stage` that `variant` goes with: those that agree with it on every axis that both have."""
     return [other for other in variants_of(stage.sweep) if variant.agrees_with(other)]
@@ -216,22 +232,23 @@ def partners(variant: Variant, stage: StageConfig) -> list[Variant]:
 def _partner_problems(where: str, stage: StageConfig, by_name: dict[str, StageConfig]) -> Iterator[Problem]:
     """Variants that lack what they need, and placeholders that name no single directory."""
     reported: set[tuple[str, str]] = set()
+    reachable = upstream(stage, by_name)
     for variant in variants_of(stage.sweep):
-        counts = {needed: len(partners(variant, by_name[needed])) for needed in stage.needs}
-        for needed, count in counts.items():
-            if count == 0:
+        counts = {name: len(partners(variant, by_name[name])) for name in reachable}
+        for needed in stage.needs:
+            if counts[needed] == 0:
                 yield Problem(
                     f"{where}.needs", f"a variant of {needed!r} that agrees with {stage.name}'s {variant.label!r}"
                 )
-        for name in sorted(placeholders(stage.bindings | variant.bindings) - {"study"}):
-            if name not in stage.needs and (name, "needs") not in reported:
+        for name in sorted(placeholders(bindings_of(stage, variant)) - {"study"}):
+            if name not in reachable and (name, "needs") not in reported:
                 reported.add((name, "needs"))
                 yield Problem(
                     f"{where}.bindings",
-                    f"{{study}} or a stage listed in needs between braces; {{{name}}} is neither",
-                    near_names(name, stage.needs),
+                    f"{{study}} or a stage that this one needs between braces; {{{name}}} is neither",
+                    near_names(name, reachable),
                 )
-            if counts.get(name, 1) > 1 and (name, "many") not in reported:
+            if counts.get(name, 1) != 1 and (name, "many") not in reported:
                 reported.add((name, "many"))
                 yield Problem(
                     f"{where}.bindings",

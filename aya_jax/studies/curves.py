@@ -9,7 +9,7 @@ import numpy as np
 from aya_jax.studies.comparison import Comparison
 from aya_jax.studies.figures import Family
 from aya_jax.studies.findings import group_title
-from aya_jax.studies.runs import CODE_KINDS, Curve, Model, StudyRecord, TrainingRun, tags_of
+from aya_jax.studies.runs import CODE_KINDS, Curve, Model, StudyRecord, TrainingRun, tags_of, validated_tasks
 
 TRAINING, TEXT, CODE = "Training loss", "Validation bits per byte, text", "Validation bits per byte, code"
 
@@ -38,11 +38,9 @@ def validation_curve(run: TrainingRun, *, code: bool) -> Curve:
     tokens, values = [], []
     for record in run.validation:
         bits = [
-            value
-            for name, value in record.items()
-            if name.startswith("validation/")
-            and name.endswith("/bits_per_byte")
-            and (tags_of(name.split("/")[1])[1] in CODE_KINDS) == code
+            record[f"validation/{task}/bits_per_byte"]
+            for task in validated_tasks(record)
+            if (tags_of(task)[1] in CODE_KINDS) == code
         ]
         if bits:
             tokens.append(float(record["tokens"]))

@@ -12,7 +12,7 @@ from typing import Any
 
 from aya_jax import config as configuration
 from aya_jax.config.source import parse_value
-from aya_jax.studies.config import StageConfig, StudyConfig, partners, substitute
+from aya_jax.studies.config import StageConfig, StudyConfig, bindings_of, partners, substitute, upstream
 from aya_jax.studies.sweeps import Variant, variants_of
 
 
@@ -98,7 +98,7 @@ def make_plan(config: StudyConfig) -> list[Job]:
 
 
 def _job(stage: StageConfig, variant: Variant, by_name: dict[str, StageConfig], study_dir: Path) -> Job:
-    found = {needed: partners(variant, by_name[needed]) for needed in stage.needs}
+    found = {name: partners(variant, by_name[name]) for name in upstream(stage, by_name)}
     directories = {"study": str(study_dir)} | {
         needed: str(_directory(study_dir, needed, variants[0]))
         for needed, variants in found.items()
@@ -110,9 +110,9 @@ def _job(stage: StageConfig, variant: Variant, by_name: dict[str, StageConfig], 
         variant=variant,
         verb=stage.verb,
         files=stage.files,
-        bindings=substitute(stage.bindings | variant.bindings, directories) | {stage.output: str(directory)},
+        bindings=substitute(bindings_of(stage, variant), directories) | {stage.output: str(directory)},
         directory=directory,
-        needs=tuple(job_key(needed, other) for needed, variants in found.items() for other in variants),
+        needs=tuple(job_key(needed, other) for needed in stage.needs for other in found[needed]),
     )
 
 

@@ -185,11 +185,16 @@ def _read_study(directory: Path) -> StudyRecord:
         for key, job in jobs.items()
         if job["verb"] == "train" and (directory / job["directory"] / "metrics.jsonl").is_file()
     }
-    models = [
-        Model(job["label"] or job["stage"], job["coordinates"], lineage, _evaluation_of(directory, job, lineage[-1]))
-        for job in _judged_jobs(jobs)
-        if (lineage := _lineage(job, jobs, runs))
-    ]
+    models = []
+    judged = _judged_jobs(jobs)
+    labels = [job["label"] for job in judged]
+    for job in judged:
+        lineage = _lineage(job, jobs, runs)
+        if lineage:
+            several = {"stage": job["stage"]} if labels.count(job["label"]) > 1 or not job["label"] else {}
+            coordinates = several | job["coordinates"]
+            label = "-".join([*several.values(), job["label"]]).rstrip("-")
+            models.append(Model(label, coordinates, lineage, _evaluation_of(directory, job, lineage[-1])))
     return StudyRecord(directory, plan, states, models, list(runs.values()))
 
 
@@ -272,7 +277,7 @@ def _evaluation_from_validation(run: TrainingRun) -> Evaluation | None:
     if not run.validation:
         return None
     last = run.validation[-1]
-    names = [key.split("/")[1] for key in last if key.startswith("validation/") and key.endswith("/bits_per_byte")]
+    names = validated_tasks(last)
     tasks = {}
     for name in names:
         value = {part: last[f"validation/{name}/{part}"] for part in ("tokens", "bytes", "bits_per_byte", "loss")}
@@ -281,6 +286,15 @@ def _evaluation_from_validation(run: TrainingRun) -> Evaluation | None:
             language, domain, int(value["tokens"]), int(value["bytes"]), value["bits_per_byte"], value["loss"]
         )
     return Evaluation(tasks) if tasks else None
+
+
+def validated_tasks(record: Mapping[str, Any]) -> list[str]:
+    """The tasks of a validation record that have bits per byte (a task without held-out bytes has null)."""
+    return [
+        key.split("/")[1]
+        for key, value in record.items()
+        if key.startswith("validation/") and key.endswith("/bits_per_byte") and value is not None
+    ]
 
 
 def tags_of(task: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import pytest
 
 from aya_jax.config import ConfigError
 from aya_jax.studies.config import find_cycle, placeholders, substitute
+from aya_jax.studies.plan import make_plan
 from tests.studies.conftest import STUDY
 
 
@@ -42,8 +43,15 @@ def test_two_stages_of_one_name(make):
 
 
 def test_a_placeholder_that_is_no_needed_stage(make):
-    (told,) = problems(make, ("'FakeConfig.source': '{second}'", "'FakeConfig.source': '{first}'"))
-    assert "{first} is neither" in told
+    (told,) = problems(make, ("'FakeConfig.source': '{first}'", "'FakeConfig.source': '{last}'"))
+    assert "{last} is neither" in told
+
+
+def test_a_placeholder_may_name_what_is_needed_through_another_stage(make, tmp_path):
+    text = STUDY.replace("'FakeConfig.source': '{second}'", "'FakeConfig.source': '{first}'")
+    last = make_plan(make(text=text).config)[-1]
+    assert last.bindings["FakeConfig.source"] == str(tmp_path / "out/first")
+    assert last.needs == ("second/code_25-seed_2",)
 
 
 def test_a_placeholder_that_could_be_several_directories(make):
