@@ -1,0 +1,49 @@
+"""What an evaluation measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from aya_jax.config.registry import Problem, configurable
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Root of `aya evaluate`: loss and bits per byte of a trained model on held-out text, document by document.
+
+    Attributes:
+      model_dir: a run directory of `aya train`, or one of its checkpoints; bind MODEL_DIR. Model, precision and mesh are
+        those of its configuration.
+      run_dir: where the results go, below `evaluations/`; None: the model's own run directory.
+      name: of the results' files.
+      tasks: names or patterns of the tasks to measure; every store with a held-out split may be named.
+      store_dir: the token stores; None: those that the model was trained on.
+      batch: sequences scored at a time; None: the training run's global batch.
+      max_tokens: at most so many tokens of each task, from its start; None takes all.
+    """
+
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("run_dir", "batch")
+
+    model_dir: str
+    run_dir: str | None = None
+    name: str = "held_out"
+    tasks: tuple[str, ...] = ("*",)
+    store_dir: str | None = None
+    batch: int | None = None
+    max_tokens: int | None = None
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields what is empty, and numbers below 1."""
+        if not self.model_dir:
+            yield Problem("model_dir", "a trained model: add --gin.MODEL_DIR=...")
+        if not self.name or "/" in self.name:
+            yield Problem("name", "a file name without folders")
+        if not self.tasks:
+            yield Problem("tasks", "at least one name or pattern; ('*',) is every task")
+        for name in ("batch", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield Problem(name, "at least 1, or None")

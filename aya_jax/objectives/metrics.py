@@ -1,0 +1,46 @@
+"""Metrics as sums with their weights, so that they reduce exactly over devices, parts of a batch, steps and hosts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Metrics = dict[str, "WeightedSum"]
+
+
+class WeightedSum(NamedTuple):
+    """A weighted mean that has not been divided yet; add both parts to combine two.
+
+    Attributes:
+      sum: sum of weight * value; a scalar, or [num_tasks] with one entry per task.
+      weight: sum of weights, of the same shape.
+    """
+
+    sum: jax.Array
+    weight: jax.Array
+
+
+def add(left: Metrics, right: Metrics) -> Metrics:
+    """The metrics of both parts together."""
+    return jax.tree.map(lambda a, b: a + b, left, right)
+
+
+def by_task(values: jax.Array, weights: jax.Array, task_ids: jax.Array, num_tasks: int) -> WeightedSum:
+    """One weighted sum per task: values, weights, task_ids [B, S] -> [num_tasks].
+
+    A masked reduction rather than a scatter: it fuses, and the number of tasks is small.
+    """
+    rows = jnp.arange(num_tasks, dtype=task_ids.dtype)[:, None, None] == task_ids[None]
+    return WeightedSum(
+        jnp.sum(jnp.where(rows, values * weights, 0.0), axis=(1, 2)),
+        jnp.sum(jnp.where(rows, weights, 0.0), axis=(1, 2)),
+    )
+
+
+def mean(metric: WeightedSum) -> np.ndarray:
+    """The mean behind a metric, in float64 on the host; not a number where nothing was weighed."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(metric.sum, np.float64) / np.asarray(metric.weight, np.float64)

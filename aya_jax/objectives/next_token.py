@@ -1,0 +1,47 @@
+"""Predicting the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aya_jax.objectives.metrics import Metrics, WeightedSum, by_task
+
+
+def next_token(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    batch: Mapping[str, jax.Array],
+    rng: jax.Array,
+    *,
+    num_tasks: int,
+    z_loss: float = 0.0,
+) -> tuple[jax.Array, Metrics]:
+    """Weighted mean of -log p(target) + z_loss * lse^2 over the batch.
+
+    Args:
+      apply_fn: (params, batch, rng) -> scores with `log_probs` and `lse`, float32 [B, S].
+      params: what `apply_fn` takes.
+      batch: with `targets`, `loss_weights` and `task_ids`, [B, S].
+      rng: passed on.
+      num_tasks: how many tasks `task_ids` tells apart.
+      z_loss: weight of the squared log-sum-exp (Chowdhery et al. 2022, PaLM, section 5), which keeps logits near
+        normalised.
+
+    Returns:
+      the loss, and metrics: `loss`, the negative log-likelihood in nats; `z_loss`, the weighted square; `task_loss`,
+      the first by task. Metrics weigh as the loss does.
+    """
+    scores = apply_fn(params, batch, rng)
+    weights, nll, square = batch["loss_weights"], -scores.log_probs, jnp.square(scores.lse)
+    total = jnp.sum(weights)
+    metrics = {
+        "loss": WeightedSum(jnp.sum(nll * weights), total),
+        "z_loss": WeightedSum(jnp.sum(square * weights), total),
+        "task_loss": by_task(nll, weights, batch["task_ids"], num_tasks),
+    }
+    loss = metrics["loss"].sum + z_loss * metrics["z_loss"].sum
+    return loss / jnp.where(total > 0, total, 1.0), metrics

@@ -1,0 +1,58 @@
+"""What a run says about itself before its first step."""
+
+from __future__ import annotations
+
+import jax
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
+
+from aya_jax.kernels import attention, cross_entropy
+from aya_jax.models import flops, parameters
+from aya_jax.models.layers import layer_kinds
+from aya_jax.training.config import TrainConfig
+from aya_jax.training.environment import MFU_FORMULA, peak_flops
+
+
+def show_banner(console: Console, config: TrainConfig, mesh: Mesh, first: int) -> None:
+    """Prints devices, mesh, parameters, the kernels chosen, and the tokens planned."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in _rows(config, mesh, first):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _rows(config: TrainConfig, mesh: Mesh, first: int) -> list[tuple[str, str]]:
+    device = jax.devices()[0]
+    count = parameters.count(config.model)
+    data = config.data
+    per_step = data.global_batch * data.sequence_length
+    peak = peak_flops(device.device_kind)
+    measured = MFU_FORMULA if peak else "n/a: no sourced peak for this device"
+    start = f"step {first} (resumed)" if first else config.initialize_from or f"random parameters, seed {config.seed}"
+    return [
+        ("run", config.run_dir),
+        ("start", start),
+        ("devices", f"{jax.device_count()} x {device.device_kind}, {jax.process_count()} process(es)"),
+        ("mesh", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())),
+        ("parameters", f"{count.total:,} ({count.embedding:,} embedding)"),
+        ("precision", f"{config.precision.params} params, {config.precision.compute} compute, remat {config.precision.remat}"),
+        ("kernels", _kernels(config)),
+        ("batch", f"{data.global_batch} x {data.sequence_length} tokens in {config.accumulation} part(s), {data.packing}"),
+        ("tokens", f"{config.steps:,} steps x {per_step:,} = {config.steps * per_step:,}"),
+        ("compute", f"{flops.per_token(config.model, data.sequence_length):.3g} FLOPs per token; {measured}"),
+    ]
+
+
+def _kernels(config: TrainConfig) -> str:
+    """The back-ends as the dispatchers will pick them, one for each kind of layer."""
+    model = config.model
+    attentions = {
+        attention.choose(segments=True, causal=True, window=kind.window, gqa=model.num_heads != model.num_kv_heads)
+        for kind in layer_kinds(model)
+    }
+    tokens = config.data.global_batch * config.data.sequence_length // config.accumulation
+    head = cross_entropy.choose(tokens=-(-tokens // jax.device_count()), vocab_size=model.vocab_size)
+    return f"attention {', '.join(sorted(attentions))}; linear + cross-entropy {head}"

@@ -1,0 +1,276 @@
+"""Checkpoints: written by Orbax in the background, read back on any mesh, and never trusted unread.
+
+`checkpoints/<step>/` holds `params/`, `rest/` (optimizer, guard, step) and `meta/` (JSON), and, written once it is
+complete, `digests.json` with the SHA-256 of every file. A checkpoint whose files do not match is named and passed over for
+the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from aya_jax.config import UserError
+from aya_jax.config.files import write_atomic
+from aya_jax.training.config import CheckpointConfig
+from aya_jax.training.state import TrainState
+
+FORMAT_VERSION = 1
+DIGESTS = "digests.json"
+FOLDER = "checkpoints"
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every barrier at level INFO and WARNING
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What `Checkpoints.restore` gives.
+
+    Attributes:
+      state: on the devices.
+      meta: what was saved with it.
+    """
+
+    state: TrainState
+    meta: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run directory; also a context that waits for the last save on the way out."""
+
+    def __init__(self, run_dir: str | os.PathLike[str], config: CheckpointConfig, warn: Callable[[str], None]):
+        self._folder = Path(run_dir).absolute() / FOLDER
+        self._warn = warn
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        except OSError as error:
+            raise _save_error(self._folder, error) from error
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=config.keep,
+                keep_period=config.keep_period,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                enable_background_delete=False,
+            ),
+        )
+
+    def save(self, state: TrainState, meta: Mapping[str, Any]) -> None:
+        """Copies the state to the host and returns; writing goes on in the background.
+
+        Raises:
+          UserError: this save could not start, or the one before it failed.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            rest=ocp.args.StandardSave(_rest(state)),
+            meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),
+        )
+        self._reporting_errors(lambda: self._manager.save(step, args=items))
+
+    def wait(self) -> None:
+        """Waits until everything that was saved is on the disk.
+
+        Raises:
+          UserError: a save failed; earlier checkpoints are as they were.
+        """
+        self._reporting_errors(self._manager.wait_until_finished)
+
+    def restore(self, like: TrainState, check: Callable[[Mapping[str, Any]], None]) -> Restored | None:
+        """The newest checkpoint that is whole, or None if there has never been one.
+
+        Args:
+          like: `jax.ShapeDtypeStruct`s with the shardings to restore into.
+          check: is given the saved meta, and raises if the run may not go on from it.
+
+        Raises:
+          UserError: there are checkpoints and all are damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            damage = find_damage(self._folder / str(step))
+            if damage is None:
+                try:
+                    meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+                    check(meta)
+                    return Restored(self._read(step, like), meta)
+                except (ValueError, OSError, KeyError) as error:
+                    damage = f"{self._folder / str(step)}: cannot be read: {_first_line(error)}"
+            self._warn(f"Checkpoint {step} is damaged and is set aside. {damage}")
+            self._set_aside(step)
+        if steps:
+            raise UserError(
+                f"{self._folder}: none of the checkpoints can be read (set aside as *.damaged); "
+                "choose another RUN_DIR to start over, or put back a good copy."
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits for the last save and ends the background threads."""
+        self._reporting_errors(self._manager.close)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except UserError:
+            if error is None:
+                raise
+
+    def _read(self, step: int, like: TrainState) -> TrainState:
+        read = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(like.params), rest=ocp.args.StandardRestore(_rest(like))
+            ),
+        )
+        rest = read.rest
+        return TrainState(rest["step"], read.params, rest["optimizer"], rest["guard"])
+
+    def _set_aside(self, step: int) -> None:
+        """Renames a damaged checkpoint, so that its step can be saved again."""
+        damaged = self._folder / str(step)
+        target = damaged.with_name(f"{step}.damaged")
+        shutil.rmtree(target, ignore_errors=True)
+        damaged.rename(target)
+        self._manager.reload()
+
+    def _seal(self) -> None:
+        """Writes the digests of finished checkpoints that have none; runs in Orbax's thread after each save."""
+        if jax.process_index() == 0:
+            for path in finished(self._folder):
+                if not (path / DIGESTS).exists():
+                    write_atomic(path / DIGESTS, json.dumps(digests(path), indent=1))
+
+    def _reporting_errors(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except UserError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _save_error(self._folder, error) from error
+
+
+def finished(folder: Path) -> list[Path]:
+    """Complete checkpoints of a folder, by step."""
+    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def digests(path: Path) -> dict[str, str]:
+    """SHA-256 of every file below a checkpoint, by its relative name."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != DIGESTS)
+
+    def digest(file: Path) -> str:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return dict(zip((str(file.relative_to(path)) for file in files), pool.map(digest, files), strict=True))
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, naming the first; None where they are as they were written.
+
+    A checkpoint without `digests.json` (killed between its commit and its seal) is taken as it is; reading it decides.
+    """
+    try:
+        written = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{path / DIGESTS}: cannot be read: {_first_line(error)}"
+    found = digests(path)
+    for name in sorted(written.keys() | found.keys()):
+        if name not in found:
+            return f"{path / name}: missing."
+        if written.get(name) != found[name]:
+            return f"{path / name}: not as it was written."
+    return None
+
+
+def locate(model_dir: str | os.PathLike[str]) -> Path:
+    """The checkpoint that MODEL_DIR means: itself, or the newest whole one of a run directory.
+
+    Raises:
+      UserError: there is none, or the one that was named is damaged.
+    """
+    path = Path(model_dir).absolute()
+    if path.name.isdigit() and (path / "params").is_dir():
+        damage = find_damage(path)
+        if damage:
+            raise UserError(f"{path}: this checkpoint is damaged. {damage}")
+        return path
+    for candidate in reversed(finished(path / FOLDER)):
+        if find_damage(candidate) is None:
+            return candidate
+    raise UserError(f"{model_dir}: no checkpoint is there; MODEL_DIR is a run directory or one of its checkpoints.")
+
+
+def load_params(checkpoint: Path, like: Any) -> Any:
+    """The parameters of a checkpoint.
+
+    Args:
+      checkpoint: from `locate`.
+      like: the tree of `jax.ShapeDtypeStruct`s with the shardings to load into.
+
+    Raises:
+      UserError: they are of another shape.
+    """
+    with ocp.StandardCheckpointer() as reader:
+        saved = reader.metadata(checkpoint / "params").item_metadata.tree
+        mismatch = _shape_mismatch(saved, like)
+        if mismatch:
+            raise UserError(f"{checkpoint}: these weights are of another model: {mismatch}")
+        return reader.restore(checkpoint / "params", like)
+
+
+def _shape_mismatch(saved: Any, like: Any) -> str | None:
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+    there, here = shapes(saved), shapes(like)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            return f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} in this configuration"
+    return None
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "optimizer": state.optimizer, "guard": state.guard}
+
+
+def _save_error(folder: Path, error: Exception) -> UserError:
+    text = str(error)
+    if "No space left" in text or "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) == 28:
+        advice = "the disk is full; free some space and start the same command again"
+    elif "ermission denied" in text or "Read-only" in text:
+        advice = "no permission to write there; change its permissions, or choose another RUN_DIR"
+    else:
+        advice = _first_line(error)
+    return UserError(f"{folder}: a checkpoint could not be saved: {advice}. Earlier checkpoints are as they were.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,165 @@
+"""`aya train`: config, mesh, batches, state, step, loop, done."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+from rich.console import Console
+
+from aya_jax.config import Resolved, RunDirectory, UserError
+from aya_jax.data.batches import BatchLoader
+from aya_jax.models.transformer import Transformer
+from aya_jax.objectives.next_token import next_token
+from aya_jax.parallel.mesh import make_mesh
+from aya_jax.training import environment
+from aya_jax.training.banner import show_banner
+from aya_jax.training.checkpoint import Checkpoints, load_params, locate
+from aya_jax.training.clock import Clock
+from aya_jax.training.config import TrainConfig
+from aya_jax.training.monitor import Monitor
+from aya_jax.training.optimizer import make_optimizer
+from aya_jax.training.placement import place
+from aya_jax.training.schedules import learning_rate
+from aya_jax.training.signals import StopRequest
+from aya_jax.training.state import TrainState, abstract_state, make_state, state_shardings
+from aya_jax.training.step import make_step
+from aya_jax.training.tracking import Trackers
+from aya_jax.training.validation import Validator
+
+
+def run(resolved: Resolved[TrainConfig]) -> None:
+    """Trains to the last step, or goes on from the newest checkpoint of the run directory.
+
+    Raises:
+      UserError: for anything the user can put right; what was saved before stays.
+    """
+    config = resolved.config
+    use_compilation_cache(config.tracking.compilation_cache)
+    console = Console(quiet=jax.process_index() != 0)
+    with RunDirectory.open(config.run_dir, resolved, environment.describe(), writer=jax.process_index() == 0):
+        mesh = make_mesh(config.mesh)
+        loader = BatchLoader(
+            config.data, steps=config.steps, process_index=jax.process_index(), process_count=jax.process_count()
+        )
+        check_vocabulary(config, loader)
+        with jax.set_mesh(mesh):
+            train(resolved, mesh, loader, console)
+
+
+def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, console: Console) -> None:
+    """The run itself, in its open directory and under its mesh."""
+    config = resolved.config
+    model = Transformer(config.model, config.precision, config.mesh.logical_axes)
+    optimizer = make_optimizer(config.optimizer)
+    shardings = state_shardings(mesh, model, optimizer)
+    step = compile_step(config, model, optimizer, shardings, len(loader.task_names))
+    validator = Validator(config, model, mesh, loader)
+    with StopRequest() as stop, Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints:
+        state, meta = start(config, model, optimizer, shardings, checkpoints, loader)
+        first = int(state.step)
+        show_banner(console, config, mesh, first)
+        loader.print_table(console)
+        with (
+            Trackers(config.tracking, config.run_dir, first, resolved.snapshot) as trackers,
+            Monitor(config, loader.task_names, trackers, console, first, meta.get("monitor")) as monitor,
+            loader.from_step(first) as batches,
+        ):
+            clock = Clock()
+            if validator.is_due(first) and "validation" not in trackers.kinds_at_start:  # killed between saving and measuring
+                trackers.write(monitor.stamp(first, "validation") | validator.measure(state.params))
+            for done in range(first + 1, config.steps + 1):
+                with clock.timing("data"):
+                    batch = place(next(batches), mesh, model.rules)
+                with clock.timing("compilation" if done == first + 1 else "dispatch"):
+                    state, metrics = step(state, batch)
+                monitor.step(done, metrics, clock)
+                if stop.requested or done % config.checkpoints.every == 0 or done == config.steps:
+                    meta = {"loader": loader.identity(), "monitor": monitor.flush(clock)}
+                    with clock.timing("checkpoint"):
+                        checkpoints.save(state, meta)
+                if stop.requested:
+                    break
+                if validator.is_due(done):
+                    with clock.timing("validation"):
+                        trackers.write(monitor.stamp(done, "validation") | validator.measure(state.params))
+            checkpoints.wait()
+    report_end(console, config, int(state.step), stop)
+
+
+def compile_step(
+    config: TrainConfig, model: Transformer, optimizer: optax.GradientTransformation, shardings: TrainState, num_tasks: int
+) -> Any:
+    """The jitted step of a run; the state that it is given is donated."""
+    function = make_step(
+        functools.partial(next_token, model, num_tasks=num_tasks, z_loss=config.z_loss),
+        optimizer,
+        learning_rate(config.optimizer, config.steps),
+        optimizer_config=config.optimizer,
+        guard_config=config.guard,
+        accumulation=config.accumulation,
+        seed=config.seed,
+    )
+    return jax.jit(function, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def start(
+    config: TrainConfig,
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    shardings: TrainState,
+    checkpoints: Checkpoints,
+    loader: BatchLoader,
+) -> tuple[TrainState, Mapping[str, Any]]:
+    """The state to go on from, and what was saved with it: the newest checkpoint, other weights, or random ones."""
+    like = abstract_state(model, optimizer, shardings)
+    restored = checkpoints.restore(like, functools.partial(check_same_batches, loader))
+    if restored is not None:
+        return restored.state, restored.meta
+    if config.initialize_from is None:
+        return make_state(lambda: model.init(jax.random.key(config.seed)), optimizer, shardings), {}
+    params = load_params(locate(config.initialize_from), like.params)
+    return make_state(lambda: params, optimizer, shardings), {}
+
+
+def check_same_batches(loader: BatchLoader, meta: Mapping[str, Any]) -> None:
+    """Refuses to go on with batches that are not those of the run so far."""
+    saved, now = meta["loader"], loader.identity()
+    changed = [name for name in sorted(saved.keys() | now.keys()) if saved.get(name) != now.get(name)]
+    if changed:
+        raise UserError(
+            f"step {meta['step']} was trained on other batches: {', '.join(changed)} changed since (a token store was "
+            "prepared again, or the order of batches is another version's). Put the old stores back, or start in another "
+            "RUN_DIR."
+        )
+
+
+def check_vocabulary(config: TrainConfig, loader: BatchLoader) -> None:
+    """Refuses token stores with ids that the model has no row for."""
+    if loader.vocabulary.size > config.model.vocab_size:
+        raise UserError(
+            f"{config.data.store_dir}: its tokenizer has {loader.vocabulary.size} tokens and the model "
+            f"{config.model.vocab_size} rows; bind TransformerConfig.vocab_size = {loader.vocabulary.size} or more."
+        )
+
+
+def use_compilation_cache(folder: str | None) -> None:
+    """Keeps compiled programs between runs, small ones too: a resumed run starts without compiling."""
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def report_end(console: Console, config: TrainConfig, step: int, stop: StopRequest) -> None:
+    """Says how the run ended; a Ctrl-C goes on as one."""
+    if step >= config.steps:
+        console.print(f"Done: {step:,} steps. {config.run_dir} has the checkpoint, metrics.jsonl and the configuration.")
+        return
+    console.print(f"Stopped after step {step:,} of {config.steps:,}, saved. The same command goes on from there.")
+    if stop.interrupted:
+        raise KeyboardInterrupt

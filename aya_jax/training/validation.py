@@ -1,0 +1,152 @@
+"""Held-out loss: the same sums for validation during training and for `aya evaluate`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from aya_jax.models.transformer import Transformer
+
+ScoreFunction = Callable[..., "Scored"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Sums over held-out text; adding two gives those of both texts.
+
+    Attributes:
+      nll: nats, over all predicted tokens.
+      tokens: how many were predicted.
+      bytes: UTF-8 bytes of text that they stand for (special tokens stand for none).
+    """
+
+    nll: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: HeldOut) -> HeldOut:
+        return HeldOut(self.nll + other.nll, self.tokens + other.tokens, self.bytes + other.bytes)
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nll / self.tokens if self.tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the loss; infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte of text: comparable between tokenizers (Gao et al. 2020, The Pile, section 3.1)."""
+        return self.nll / math.log(2) / self.bytes if self.bytes else math.nan
+
+    def summary(self) -> dict[str, float]:
+        """The sums and what follows from them."""
+        return {
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "loss": self.loss,
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+        }
+
+
+class Scored(NamedTuple):
+    """A scored batch on the host, all rows of all processes.
+
+    Attributes:
+      nll: float64 [B, S], nats, 0 where nothing is predicted.
+      predicted: bool [B, S].
+      bytes: int64 [B, S], of each target; 0 where nothing is predicted.
+    """
+
+    nll: np.ndarray
+    predicted: np.ndarray
+    bytes: np.ndarray
+
+    def total(self) -> HeldOut:
+        """The batch's sums."""
+        return HeldOut(float(self.nll.sum()), int(self.predicted.sum()), int(self.bytes.sum()))
+
+
+def make_score(model: Transformer, mesh: Mesh) -> ScoreFunction:
+    """The compiled function (params, batch, token_bytes int32 [V]) -> `Scored` arrays, whole on every process."""
+
+    def score(params: Any, batch: Mapping[str, jax.Array], token_bytes: jax.Array) -> Scored:
+        predicted = batch["loss_weights"] > 0
+        nll = jnp.where(predicted, -model(params, batch).log_probs, 0.0)
+        return Scored(nll, predicted, jnp.where(predicted, token_bytes[batch["targets"]], 0))
+
+    return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def score_batches(
+    score: ScoreFunction, params: Any, batches: Iterable[Mapping[str, jax.Array]], token_bytes: np.ndarray
+) -> Iterator[Scored]:
+    """Scores batches that lie on the devices, in order; the next is dispatched before one is fetched."""
+    pending: Scored | None = None
+    for batch in batches:
+        ahead = score(params, batch, token_bytes)
+        if pending is not None:
+            yield _fetch(pending)
+        pending = ahead
+    if pending is not None:
+        yield _fetch(pending)
+
+
+def _fetch(scored: Scored) -> Scored:
+    nll, predicted, num_bytes = jax.device_get(scored)
+    return Scored(nll.astype(np.float64), predicted, num_bytes.astype(np.int64))
+
+
+class Validator:
+    """Measures the tasks of a run on their held-out splits."""
+
+    def __init__(self, config: TrainConfig, model: Transformer, mesh: Mesh, loader: BatchLoader):
+        self._config, self._mesh, self._rules = config, mesh, model.rules
+        self._score = make_score(model, mesh)
+        self._tasks = validation_tasks(config, loader)
+
+    def is_due(self, done: int) -> bool:
+        """Whether step `done` is one to measure after: every so many, and the last."""
+        every = self._config.validation.every
+        return bool(self._tasks) and done > 0 and (done == self._config.steps or bool(every and done % every == 0))
+
+    def measure(self, params: Any) -> dict[str, float]:
+        """The numbers of a validation record."""
+        return record({task: self._measure_task(params, task) for task in self._tasks})
+
+    def _measure_task(self, params: Any, task: str) -> HeldOut:
+        batches = validation_batches(
+            self._config.data,
+            task,
+            max_tokens=self._config.validation.max_tokens,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        placed = (place(batch, self._mesh, self._rules) for batch in batches)
+        scored = score_batches(self._score, params, placed, token_bytes(self._config.data, task))
+        return combine(part.total() for part in scored)
+
+
+def combine(parts: Iterable[HeldOut]) -> HeldOut:
+    """The sums of all parts together."""
+    return sum(parts, HeldOut())
+
+
+def record(results: Mapping[str, HeldOut]) -> dict[str, float]:
+    """A validation record's numbers: all tasks together, then each."""
+    total = combine(results.values())
+    numbers = {"loss": total.loss, "perplexity": total.perplexity, "bits_per_byte": total.bits_per_byte}
+    for task, held_out in results.items():
+        numbers |= {f"validation/{task}/{name}": value for name, value in held_out.summary().items()}
+    return numbers
