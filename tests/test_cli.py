@@ -214,6 +214,18 @@ class TestHelp:
         assert aya(capsys, "config", "--help")[1] == cli.CONFIG_USAGE
 
 
+@pytest.mark.parametrize("file", ["models/25m.gin", "gin/models/25m.gin"])
+def test_run_files_are_found_from_any_folder(capsys, file):
+    assert aya(capsys, "config", "show", "describe", file)[0] == 0
+
+
+def test_tensorflow_is_quiet_unless_the_user_wants_to_hear_it(capsys, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    aya(capsys, "--version")
+    assert (os.environ["TF_CPP_MIN_LOG_LEVEL"], os.environ["GRPC_VERBOSITY"]) == ("0", "ERROR")
+
+
 class TestXlaFlags:
     def test_the_users_own_win_and_the_tpu_compilers_go_to_it(self):
         environ = {"XLA_FLAGS": "--xla_a=1 --xla_b"}

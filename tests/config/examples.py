@@ -48,6 +48,8 @@ class ChefExample:
     title: Literal["chef", "souschef"] = "chef"
 
     def validate(self) -> Iterator[Problem]:
+        if self.bowls < 0:
+            yield Problem("bowls", f"at least one for each of {self.hands} hands")
         if self.bowls % self.hands:
             yield Problem("bowls", f"a multiple of hands = {self.hands}")
 

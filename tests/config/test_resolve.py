@@ -298,6 +298,10 @@ class TestProblems:
             "expected at least 0",
         ]
 
+    def test_a_check_whose_words_need_the_wrong_value_waits(self, folder):
+        assert len(problems(VALID, "ChefExample.hands=x", "ChefExample.bowls=-2")) == 1
+        assert "for each of 2 hands" in problems(VALID, "ChefExample.bowls=-2")[0]
+
     def test_a_check_that_stumbles_over_a_reported_mistake_is_silent_and_a_bug_is_not(self, folder):
         found = problems(VALID, "KitchenExample.seed=x", "ChefExample.hands=0")
         assert found == [
