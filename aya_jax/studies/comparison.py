@@ -45,11 +45,13 @@ class Group:
 
     Attributes:
       label: the variant's label without the seed.
+      coordinates: its axis → value pairs without the seed.
       models: replicate label → model, in order; every one has an evaluation.
       share: the share of code among the tokens that it was trained on, 0 to 1; NaN where that is unknown.
     """
 
     label: str
+    coordinates: dict[str, str]
     models: dict[str, Model]
     share: float
 
@@ -161,9 +163,12 @@ def _groups(models: Sequence[Model], replicates: str) -> list[Group]:
         rest = "-".join(f"{axis}_{value}" for axis, value in model.coordinates.items() if axis != replicates)
         label = rest or (model.label if replicates not in model.coordinates else "all")
         gathered.setdefault(label, {})[model.coordinates.get(replicates, "")] = model
-    return [
-        Group(label, members, code_share(next(iter(members.values())).lineage)) for label, members in gathered.items()
-    ]
+    groups = []
+    for label, members in gathered.items():
+        first = next(iter(members.values()))
+        place = {axis: value for axis, value in first.coordinates.items() if axis != replicates}
+        groups.append(Group(label, place, members, code_share(first.lineage)))
+    return groups
 
 
 def _on_an_axis_of_shares(groups: Sequence[Group]) -> bool:

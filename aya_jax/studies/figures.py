@@ -23,6 +23,7 @@ from aya_jax.studies.intervals import Interval
 from aya_jax.studies.runs import Curve
 
 WIDTH = 10.4  # inches of 72 units: about the width of the report's column in CSS pixels
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aya_jax",
@@ -224,7 +225,8 @@ def curves_figure(families: Sequence[Family], caption: str) -> Figure:
                     axes.plot(
                         curve.tokens / scale,
                         curve.values,
-                        color=palette.series(index, len(families)),
+                        color=palette.series(index % palette.SERIES, min(len(families), palette.SERIES)),
+                        linestyle=LINES[index // palette.SERIES % len(LINES)],
                         linewidth=1.5 if len(family.curves[title]) == 1 else 1.1,
                         marker=marker,
                         markersize=3,
@@ -234,9 +236,11 @@ def curves_figure(families: Sequence[Family], caption: str) -> Figure:
             axes.set_title(title, fontweight="bold")
             axes.set_xlabel(f"{unit} tokens trained")
         if len(families) > 1:
-            canvas.legend(loc="outside upper left", ncols=min(6, len(families)), handlelength=1.4, columnspacing=1.6)
+            canvas.legend(loc="outside upper left", ncols=columns, handlelength=1.8, columnspacing=1.6)
 
-    return draw("curves", "Training and validation curves", caption, 3.4 + 0.22 * ((len(families) - 1) // 6), paint)
+    columns = max(1, min(6, 110 // (6 + max(len(family.name) for family in families))))
+    height = 3.4 + 0.22 * ((len(families) - 1) // columns)
+    return draw("curves", "Training and validation curves", caption, height, paint)
 
 
 def _robust_limits(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -38,10 +38,16 @@ def find(comparison: Comparison) -> Findings:
 
 
 def group_title(comparison: Comparison, group: Group) -> str:
-    """How a group is called: "25 % code" where shares tell groups apart, else its label in words."""
+    """How a group is called: "25 % code" where shares tell groups apart, else its place on each axis in words."""
     if comparison.by_share:
         return f"{percent(group.share)} code"
-    return group.label.replace("-", " · ").replace("_", " ")
+    if not group.coordinates:
+        return group.label
+    common = {axis for other in comparison.groups[:1] for axis in other.coordinates}
+    for other in comparison.groups:
+        common &= other.coordinates.keys()
+    named = [value if axis in common else f"{axis} {value}" for axis, value in group.coordinates.items()]
+    return " · ".join(named).replace("_", " ")
 
 
 def method(comparison: Comparison) -> str:
@@ -96,19 +102,22 @@ def _by_variant(comparison: Comparison) -> tuple[str, list[str]]:
         for measure in comparison.overall
     }
     told = [
-        f"{group_title(comparison, best[measure.name])} is best on {measure.title.lower()} "
+        f"{_quoted(comparison, best[measure.name])} is best on {measure.title.lower()} "
         f"({comparison.level(measure, best[measure.name]).estimate:.3f} bits per byte)"
         for measure in comparison.overall
     ]
-    base = group_title(comparison, comparison.baseline)
+    base = _quoted(comparison, comparison.baseline)
     sentences = [
         f"Against {base}, it changes bits per byte on {measure.title.lower()} by "
         f"{_with_interval(comparison.difference(measure, best[measure.name]))}."
         for measure in comparison.overall
         if best[measure.name] is not comparison.baseline
     ]
-    headline = "; ".join(told) + "."
-    return headline[:1].upper() + headline[1:], sentences
+    return "; ".join(told) + ".", sentences
+
+
+def _quoted(comparison: Comparison, group: Group) -> str:
+    return f"“{group_title(comparison, group)}”"
 
 
 def _by_share(comparison: Comparison) -> tuple[str, list[str]]:

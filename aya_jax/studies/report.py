@@ -107,9 +107,13 @@ def _sections(record: runs.StudyRecord, comparison: Comparison | None) -> list[S
         )
     )
     study_tables = [
-        Section("every-variant", "Every variant", (tables.variants_table(record, comparison),)),
-        _section_of("tokens", "Tokens", tables.ledger_table(record.runs)),
-        _section_of("configurations", "Configurations", tables.differences_in_configuration(record.runs)),
+        Section(
+            "every-variant",
+            "Every variant" if len(record.models) > 1 else "The run",
+            (tables.variants_table(record, comparison),),
+        ),
+        _section_of("tokens", "Token ledger", tables.ledger_table(record.runs)),
+        _section_of("configurations", "Differences in configuration", tables.differences_in_configuration(record.runs)),
         _section_of("surroundings", "Environment", tables.environment_table(record.runs)),
     ]
     return sections + [section for section in study_tables if section]
@@ -167,10 +171,12 @@ def _share_caption(comparison: Comparison) -> str:
 
 
 def _curves_caption(comparison: Comparison | None) -> str:
-    several = comparison is not None and any(len(group.models) > 1 for group in comparison.groups)
+    if comparison is None or len(comparison.groups) == 1:
+        return "The training loss is in nats per token of the mixture; validation is over held-out documents."
+    several = any(len(group.models) > 1 for group in comparison.groups)
     lines = "Each line is one seed, each colour one variant. " if several else "Each colour is one variant. "
     return (
-        (lines if comparison and len(comparison.groups) > 1 else "")
+        lines
         + "The training loss is in nats per token of the variant's own mixture, so variants with different mixtures "
         "are to be compared by the validation curves, which are over the same held-out documents."
     )

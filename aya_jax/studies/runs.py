@@ -191,9 +191,9 @@ def _read_study(directory: Path) -> StudyRecord:
     for job in judged:
         lineage = _lineage(job, jobs, runs)
         if lineage:
-            several = {"stage": job["stage"]} if labels.count(job["label"]) > 1 or not job["label"] else {}
-            coordinates = several | job["coordinates"]
-            label = "-".join([*several.values(), job["label"]]).rstrip("-")
+            after = {"after": lineage[-1].name.split("/")[0]} if labels.count(job["label"]) > 1 else {}
+            label = "-".join([job["label"] or job["stage"], *(f"{axis}_{stage}" for axis, stage in after.items())])
+            coordinates = job["coordinates"] | after
             models.append(Model(label, coordinates, lineage, _evaluation_of(directory, job, lineage[-1])))
     return StudyRecord(directory, plan, states, models, list(runs.values()))
 

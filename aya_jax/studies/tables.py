@@ -122,9 +122,9 @@ def variants_table(record: StudyRecord, comparison: Comparison | None) -> Table:
         Column("time"),
         Column("tokens/s"),
     )
-    return Table(
-        "variants", "Every variant", "Last values of each variant; the loss is in nats per token.", columns, tuple(rows)
-    )
+    title = "Every variant" if len(record.models) > 1 else "The run"
+    caption = "Last values; the training loss is in nats per token, over the mixture."
+    return Table("variants", title, caption, columns, tuple(rows))
 
 
 def ledger_table(runs: Sequence[TrainingRun]) -> Table | None:

@@ -78,8 +78,8 @@ def test_each_stage_starts_from_the_model_of_the_one_before():
         "cooldown_continued/path_code_text-cooldown_text-seed_1": "runs/x/continue/path_code_text-seed_1",
     }
     for key, start in starts.items():
-        assert jobs[key].bindings["TrainConfig.initialize_from"] == start
-    assert "TrainConfig.initialize_from" not in jobs["pretrain/path_text-seed_1"].bindings
+        assert jobs[key].bindings["MODEL_DIR"] == start
+    assert "MODEL_DIR" not in jobs["pretrain/path_text-seed_1"].bindings
 
 
 @pytest.mark.parametrize(("study", "jobs"), [("quickstart", 8), ("miniature", 30)])
