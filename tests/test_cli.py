@@ -141,6 +141,14 @@ class TestTrain:
         assert (again.snapshot, again.text, again.fingerprint) == (first.snapshot, first.text, first.fingerprint)
         assert resolve(root, ["train.gin"], ["RUN_DIR=runs/second"]).fingerprint == first.fingerprint
 
+    def test_xla_flags_of_the_hardware_file_are_set_before_the_run(self, capsys, monkeypatch):
+        monkeypatch.setenv("XLA_FLAGS", "--xla_mine=1")
+        monkeypatch.setitem(cli.VERBS, "train", cli.Verb(cli.VERBS["train"].root, "tests.test_cli:record", ""))
+        Path("train.gin").write_text(TRAIN + "MeshConfig.xla_flags = ('--xla_mine=2', '--xla_of_the_file=3')")
+        assert aya(capsys, "train", "train.gin", "--gin.RUN_DIR=x") == (0, "", "")
+        assert os.environ["XLA_FLAGS"] == "--xla_mine=1 --xla_of_the_file=3"
+        assert CALLS[0].config.run_dir == "x"
+
     def test_everything_wrong_is_said_at_once(self, capsys):
         text = TRAIN.replace("OptimizerConfig.learning_rate", "OptimizerConfig.learning_rat")
         text += (
