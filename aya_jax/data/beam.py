@@ -6,6 +6,7 @@ vocabulary (a path in the workers' container), and the workers have this package
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from aya_jax.config import UserError
@@ -36,10 +37,10 @@ def run(jobs: Sequence[ShardJob], options: Sequence[str]) -> None:
             jobs_ = pipeline | "Jobs" >> beam.Create(list(jobs))
             jobs_ | "Spread" >> beam.Reshuffle() | "Prepare" >> beam.Map(prepare_shard)
     except RuntimeError as error:  # what Beam makes of an exception in a worker
-        raise UserError(f"Beam: {_cause(error)}; finished shards are kept") from error
+        raise UserError(f"{_cause(error)} (in a Beam worker; finished shards are kept)") from error
 
 
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None and not isinstance(error, UserError):
-        error = error.__cause__
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _cause(error: RuntimeError) -> str:
+    """What the worker said, without the class of its exception and the name of the step."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^aya_jax[\w.]+: | \[while running .*\]$", "", text)

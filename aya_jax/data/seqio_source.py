@@ -140,6 +140,7 @@ class DocumentSource(seqio.DataSource):
         **unused: Any,
     ) -> tf.data.Dataset:
         self.of(split)
+        self.failure = None
         index, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
 
         def chunks() -> Iterator[dict[str, list[bytes]]]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -85,4 +86,10 @@ def _die_with_parent() -> None:
 
 
 def _work(job: ShardJob) -> ShardInfo:
-    return prepare_shard(job, lambda *counts: _progress.put(counts))
+    """One job, its failure told in words: not every exception can be sent from one process to another."""
+    try:
+        return prepare_shard(job, lambda *counts: _progress.put(counts))
+    except UserError as error:
+        raise UserError(str(error)) from None
+    except Exception as error:
+        raise RuntimeError(f"in a worker, at {job}:\n{traceback.format_exc()}") from error

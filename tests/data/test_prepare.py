@@ -191,6 +191,15 @@ def test_bad_input_is_named(tmp_path, content, message):
     assert not list((tmp_path / "stores").rglob("manifest.json"))
 
 
+@pytest.mark.parametrize("changes", [{"num_workers": 2}, {"runner": "beam"}])
+def test_a_workers_error_comes_through(tmp_path, changes):
+    small_corpus.write_jsonl(tmp_path / "corpus" / "de.jsonl", ["eins", "zwei", "drei"])
+    path = small_corpus.write_jsonl(tmp_path / "corpus" / "en.jsonl", ["one", "two"])
+    path.write_text(path.read_text() + '{"text": "cut')
+    with pytest.raises(UserError, match=r"^\S*en\.jsonl:3: broken JSON"):
+        prepare.prepare(settings(tmp_path / "stores", tmp_path, tasks=("text_*",), num_shards=1, **changes))
+
+
 def test_a_task_that_the_corpus_lacks_is_named(corpus, tmp_path):
     with pytest.raises(UserError, match="no task matches 'text_hi'"):
         prepare.prepare(settings(tmp_path, corpus, tasks=("text_hi",)))

@@ -153,7 +153,7 @@ def test_a_users_seqio_task_is_read_as_it_is(tmp_path):
 def test_a_broken_line_is_named(tmp_path):
     path = small_corpus.write_jsonl(tmp_path / "corpus" / "en.jsonl", ["fine"] * 3)
     path.write_text(path.read_text() + '{"text": "cut')
-    with pytest.raises(UserError, match=r"en\.jsonl:4.*broken JSON"):
+    with pytest.raises(UserError, match=r"^\S*en\.jsonl:4: broken JSON"):
         documents("text_en", "train", tmp_path, permille=1)
 
 
