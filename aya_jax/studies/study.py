@@ -20,7 +20,7 @@ from aya_jax.config.files import write_atomic
 from aya_jax.studies.config import StudyConfig
 from aya_jax.studies.executor import Executor, LocalExecutor, RunningJob
 from aya_jax.studies.plan import Job, describe_plan, json_text, make_plan, resolve_jobs
-from aya_jax.studies.progress import StudyDisplay, plan_table, show_closing
+from aya_jax.studies.progress import StudyDisplay, plan_table, read_pulse, show_closing
 from aya_jax.studies.state import JobState, StateStore, changed_fields, fresh_state
 
 POLL_SECONDS = 0.2
@@ -207,11 +207,21 @@ def execute(
                 ending = {"exit_code": code, "finished": time.time(), "process": None}
                 if stopping.is_set():
                     record(job, status="stopped", **ending)
-                elif code:
-                    record(job, status="failed", **ending)
+                elif code or (reason := falls_short(job, states[key])):
+                    record(job, status="failed", reason="" if code else reason, **ending)
                 else:
                     record(job, status="done", completion=uuid.uuid4().hex, **ending)
             watch()
+
+
+def falls_short(job: Job, state: JobState) -> str:
+    """Why a job that ended well is not done: a training run that something told to stop ends well too. "" if it is."""
+    steps = state.snapshot.get("steps")
+    if job.verb != "train" or not isinstance(steps, int):
+        return ""
+    pulse = read_pulse(job.directory / "metrics.jsonl")
+    reached = pulse.step if pulse else 0
+    return f"was told to stop after step {reached} of {steps}" if reached < steps else ""
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ def variants_table(record: StudyRecord, comparison: Comparison | None) -> Table:
     for model in record.models:
         last = model.lineage[-1]
         loss = last.train[-1].get("loss") if last.train else None
-        speed = [run.tokens / run.seconds for run in model.lineage if run.seconds]
+        speed = last.train[-1].get("tokens_per_second") if last.train else None
         rows.append(
             (
                 Cell(model.label),
@@ -110,7 +110,7 @@ def variants_table(record: StudyRecord, comparison: Comparison | None) -> Table:
                 Cell("" if loss is None else f"{loss:.3f}"),
                 *(Cell(f"{measure.of(model.evaluation):.3f}" if model.evaluation else "") for measure in overall),
                 Cell(duration(sum(run.seconds for run in model.lineage))),
-                Cell(f"{speed[-1]:,.0f}" if speed else ""),
+                Cell(f"{speed:,.0f}" if speed else ""),
             )
         )
     columns = (
@@ -214,7 +214,11 @@ def _shown(value: Any) -> str:
 
 def environment_table(runs: Sequence[TrainingRun]) -> Table | None:
     """Versions, commit and devices, every value that differs listed. None where no run kept its environment."""
-    flat = [dict(leaves(run.environment)) for run in runs if run.environment]
+    flat = [
+        dict(leaves({name: value for name, value in run.environment.items() if name != "earlier"}))
+        for run in runs
+        if run.environment
+    ]
     if not flat:
         return None
     rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,11 @@ import time
 import pytest
 
 from aya_jax.config import UserError
+from aya_jax.studies.plan import make_plan
+from aya_jax.studies.state import JobState
+from aya_jax.studies.study import falls_short
 from tests.studies.conftest import STUDY
+from tests.studies.fixtures import write_jsonl
 
 
 def order(tmp_path) -> list[str]:
@@ -144,6 +149,17 @@ def wait_for(condition, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("step", "told"), [(60, "was told to stop after step 60 of 200"), (200, "")])
+def test_training_that_ended_well_but_early_is_not_done(make, tmp_path, step, told):
+    job = dataclasses.replace(make_plan(make().config)[0], verb="train")
+    write_jsonl(
+        job.directory / "metrics.jsonl",
+        [{"step": s, "kind": "train", "loss": 1.0, "wall_time": float(s)} for s in range(20, step + 1, 20)],
+    )
+    assert falls_short(job, JobState(snapshot={"steps": 200})) == told
+    assert falls_short(dataclasses.replace(job, verb="evaluate"), JobState(snapshot={"steps": 200})) == ""
 
 
 DRIVER = """
