@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,13 +63,9 @@ class Checkpoints:
             raise _save_error(self._folder, error) from error
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=config.keep,
-                keep_period=config.keep_period,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
-                enable_background_delete=False,
-            ),
+            options=ocp.CheckpointManagerOptions(max_to_keep=config.keep, keep_period=config.keep_period),
         )
+        self._sealing: threading.Thread | None = None
 
     def save(self, state: TrainState, meta: Mapping[str, Any]) -> None:
         """Copies the state to the host and returns; writing goes on in the background.
@@ -84,6 +82,9 @@ class Checkpoints:
             meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step, **meta}),
         )
         self._reporting_errors(lambda: self._manager.save(step, args=items))
+        self._join()
+        self._sealing = threading.Thread(target=self._seal_when_finished, args=(step,), daemon=True)
+        self._sealing.start()
 
     def wait(self) -> None:
         """Waits until everything that was saved is on the disk.
@@ -92,6 +93,7 @@ class Checkpoints:
           UserError: a save failed; earlier checkpoints are as they were.
         """
         self._reporting_errors(self._manager.wait_until_finished)
+        self._join()
 
     def restore(self, like: TrainState, check: Callable[[Mapping[str, Any]], None]) -> Restored | None:
         """The newest checkpoint that is whole, or None if there has never been one.
@@ -124,7 +126,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save and ends the background threads."""
-        self._reporting_errors(self._manager.close)
+        self._reporting_errors(self._manager.wait_until_finished)
+        self._join()
+        self._manager.close()
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -156,12 +160,18 @@ class Checkpoints:
         damaged.rename(target)
         self._manager.reload()
 
-    def _seal(self) -> None:
-        """Writes the digests of finished checkpoints that have none; runs in Orbax's thread after each save."""
-        if jax.process_index() == 0:
-            for path in finished(self._folder):
-                if not (path / DIGESTS).exists():
-                    write_atomic(path / DIGESTS, json.dumps(digests(path), indent=1))
+    def _seal_when_finished(self, step: int) -> None:
+        """Waits, beside training, for a save to be committed, and writes the digests of its files."""
+        path = self._folder / str(step)
+        while self._manager.is_saving_in_progress():
+            time.sleep(0.02)
+        if jax.process_index() == 0 and path.is_dir():
+            write_atomic(path / DIGESTS, json.dumps(digests(path), indent=1))
+
+    def _join(self) -> None:
+        if self._sealing is not None:
+            self._sealing.join()
+            self._sealing = None
 
     def _reporting_errors(self, action: Callable[[], Any]) -> None:
         try:

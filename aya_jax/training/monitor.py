@@ -41,7 +41,7 @@ class Monitor:
         self._config, self._task_names, self._trackers, self._console = config, task_names, trackers, console
         self._queue: list[tuple[int, Mapping[str, Any]]] = []
         self._sums: Sums = {name: (np.array(s), np.array(w)) for name, (s, w) in (pending or {}).items()}
-        self._last: dict[str, float] = {}
+        self._last: dict[str, float | int] = {}
         self._timed_from = first
         devices = jax.devices()
         peak = peak_flops(devices[0].device_kind)
@@ -106,7 +106,8 @@ class Monitor:
                     total + np.asarray(metrics[name].sum, np.float64),
                     weight + np.asarray(metrics[name].weight, np.float64),
                 )
-        self._last = {name: float(metrics[name]) for name in ("grad_norm", "learning_rate", "skipped_total")}
+        self._last = {name: float(metrics[name]) for name in ("grad_norm", "learning_rate")}
+        self._last["skipped_total"] = int(metrics["skipped_total"])
 
     def _report_skip(self, done: int, metrics: Mapping[str, Any]) -> None:
         norm, in_a_row = float(metrics["grad_norm"]), int(metrics["skipped_in_a_row"])

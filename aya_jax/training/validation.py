@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from aya_jax.data import store
+from aya_jax.data.batches import BatchLoader, validation_batches
 from aya_jax.models.transformer import Transformer
+from aya_jax.training.config import TrainConfig
+from aya_jax.training.placement import place
 
+SPLIT = "validation"
 ScoreFunction = Callable[..., "Scored"]
 
 
@@ -114,7 +120,7 @@ class Validator:
     def __init__(self, config: TrainConfig, model: Transformer, mesh: Mesh, loader: BatchLoader):
         self._config, self._mesh, self._rules = config, mesh, model.rules
         self._score = make_score(model, mesh)
-        self._tasks = validation_tasks(config, loader)
+        self._tasks = held_out_tasks(config.data.store_dir, config.validation.tasks or loader.task_names)
 
     def is_due(self, done: int) -> bool:
         """Whether step `done` is one to measure after: every so many, and the last."""
@@ -134,8 +140,19 @@ class Validator:
             process_count=jax.process_count(),
         )
         placed = (place(batch, self._mesh, self._rules) for batch in batches)
-        scored = score_batches(self._score, params, placed, token_bytes(self._config.data, task))
+        scored = score_batches(self._score, params, placed, held_out_store(self._config.data.store_dir, task).token_bytes)
         return combine(part.total() for part in scored)
+
+
+def held_out_tasks(store_dir: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The tasks that the names and patterns mean, of those that have a held-out split with documents in it."""
+    available = [name for name in store.names(store_dir, SPLIT) if held_out_store(store_dir, name).num_documents]
+    return tuple(name for name in available if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def held_out_store(store_dir: str, task: str) -> store.TokenStore:
+    """The held-out documents of a task."""
+    return store.TokenStore.open(store.store_path(store_dir, task, SPLIT))
 
 
 def combine(parts: Iterable[HeldOut]) -> HeldOut:
