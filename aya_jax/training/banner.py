@@ -38,9 +38,15 @@ def _rows(config: TrainConfig, mesh: Mesh, first: int) -> list[tuple[str, str]]:
         ("devices", f"{jax.device_count()} x {device.device_kind}, {jax.process_count()} process(es)"),
         ("mesh", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())),
         ("parameters", f"{count.total:,} ({count.embedding:,} embedding)"),
-        ("precision", f"{config.precision.params} params, {config.precision.compute} compute, remat {config.precision.remat}"),
+        (
+            "precision",
+            f"{config.precision.params} params, {config.precision.compute} compute, remat {config.precision.remat}",
+        ),
         ("kernels", _kernels(config)),
-        ("batch", f"{data.global_batch} x {data.sequence_length} tokens in {config.accumulation} part(s), {data.packing}"),
+        (
+            "batch",
+            f"{data.global_batch} x {data.sequence_length} tokens in {config.accumulation} part(s), {data.packing}",
+        ),
         ("tokens", f"{config.steps:,} steps x {per_step:,} = {config.steps * per_step:,}"),
         ("compute", f"{flops.per_token(config.model, data.sequence_length):.3g} FLOPs per token; {measured}"),
     ]

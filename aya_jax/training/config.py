@@ -277,9 +277,7 @@ class TrainConfig:
         schedule = self.optimizer.schedule
         if schedule.warmup_steps + schedule.decay_steps > self.steps:
             field_name = "decay_steps" if schedule.decay_steps else "warmup_steps"
-            yield Problem(
-                f"optimizer.schedule.{field_name}", f"warm-up and decay within the run's {self.steps} steps"
-            )
+            yield Problem(f"optimizer.schedule.{field_name}", f"warm-up and decay within the run's {self.steps} steps")
         for step, _ in self.data.mixture.schedule:
             if step >= self.steps:
                 yield Problem("data.mixture.schedule", f"steps below the run's {self.steps}; {step} is never reached")

@@ -29,7 +29,9 @@ PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     ("v5", 459e12),
     ("v4", 275e12),
 )
-MFU_FORMULA = "MFU = tokens/s x FLOPs per token (6 N + causal attention, no recomputation) / (devices x dense bf16 peak)"
+MFU_FORMULA = (
+    "MFU = tokens/s x FLOPs per token (6 N + causal attention, no recomputation) / (devices x dense bf16 peak)"
+)
 
 
 def peak_flops(device_kind: str) -> float | None:

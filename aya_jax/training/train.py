@@ -71,7 +71,9 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
             loader.from_step(first) as batches,
         ):
             clock = Clock()
-            if validator.is_due(first) and "validation" not in trackers.kinds_at_start:  # killed between saving and measuring
+            if (
+                validator.is_due(first) and "validation" not in trackers.kinds_at_start
+            ):  # killed between saving and measuring
                 trackers.write(monitor.stamp(first, "validation") | validator.measure(state.params))
             for done in range(first + 1, config.steps + 1):
                 with clock.timing("data"):
@@ -93,7 +95,11 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
 
 
 def compile_step(
-    config: TrainConfig, model: Transformer, optimizer: optax.GradientTransformation, shardings: TrainState, num_tasks: int
+    config: TrainConfig,
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    shardings: TrainState,
+    num_tasks: int,
 ) -> Any:
     """The jitted step of a run; the state that it is given is donated."""
     function = make_step(
@@ -158,7 +164,9 @@ def use_compilation_cache(folder: str | None) -> None:
 def report_end(console: Console, config: TrainConfig, step: int, stop: StopRequest) -> None:
     """Says how the run ended; a Ctrl-C goes on as one."""
     if step >= config.steps:
-        console.print(f"Done: {step:,} steps. {config.run_dir} has the checkpoint, metrics.jsonl and the configuration.")
+        console.print(
+            f"Done: {step:,} steps. {config.run_dir} has the checkpoint, metrics.jsonl and the configuration."
+        )
         return
     console.print(f"Stopped after step {step:,} of {config.steps:,}, saved. The same command goes on from there.")
     if stop.interrupted:

@@ -140,7 +140,9 @@ class Validator:
             process_count=jax.process_count(),
         )
         placed = (place(batch, self._mesh, self._rules) for batch in batches)
-        scored = score_batches(self._score, params, placed, held_out_store(self._config.data.store_dir, task).token_bytes)
+        scored = score_batches(
+            self._score, params, placed, held_out_store(self._config.data.store_dir, task).token_bytes
+        )
         return combine(part.total() for part in scored)
 
 

@@ -1,0 +1,231 @@
+"""`aya evaluate`: loss and bits per byte on held-out documents, one record per document, summaries from the records."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from aya_jax.config import Resolved, UserError, resolve
+from aya_jax.config.files import write_atomic
+from aya_jax.data.batches import validation_batches
+from aya_jax.data.config import DataConfig
+from aya_jax.data.store import TokenStore
+from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.mesh import make_mesh
+from aya_jax.parallel.sharding import named_shardings
+from aya_jax.training.checkpoint import load_params, locate
+from aya_jax.training.config import TrainConfig
+from aya_jax.training.placement import place
+from aya_jax.training.validation import (
+    HeldOut,
+    Scored,
+    combine,
+    held_out_store,
+    held_out_tasks,
+    make_score,
+    score_batches,
+)
+
+FOLDER = "evaluations"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One held-out document.
+
+    Attributes:
+      id: "<task>/<its number in the held-out split>"; the same document has the same id whatever model is judged.
+      task: the task that it is from.
+      language: of the task.
+      domain: of the task.
+      tokens: predicted tokens.
+      bytes: UTF-8 bytes that they stand for.
+      nll: nats, over all predicted tokens.
+    """
+
+    id: str
+    task: str
+    language: str
+    domain: str
+    tokens: int
+    bytes: int
+    nll: float
+
+    @property
+    def held_out(self) -> HeldOut:
+        """Its sums."""
+        return HeldOut(self.nll, self.tokens, self.bytes)
+
+
+def run(resolved: Resolved[EvaluateConfig]) -> None:
+    """Writes `evaluations/<name>.json` and `<name>.samples.jsonl`; both stand if they are there for the same weights.
+
+    Raises:
+      UserError: no model, no held-out documents, or stores of another tokenizer.
+    """
+    config, console = resolved.config, Console()
+    checkpoint = locate(config.model_dir)
+    trained = training_config(checkpoint)
+    file = Path(config.run_dir or checkpoint.parents[1]) / FOLDER / f"{config.name}.json"
+    mesh = make_mesh(trained.mesh)
+    with jax.set_mesh(mesh):
+        model = Transformer(trained.model, trained.precision, trained.mesh.logical_axes)
+        params = load_params(checkpoint, abstract_params(model, mesh))
+        heading = {
+            "name": config.name,
+            "checkpoint_step": int(checkpoint.name),
+            "weights_digest": weights_digest(params),
+            "fingerprint": resolved.fingerprint,
+        }
+        if is_done(file, heading):
+            console.print(f"{file} is there for these weights.")
+        else:
+            samples = measure(config, trained.data, model, params, mesh, console)
+            lines = (json.dumps(dataclasses.asdict(sample), ensure_ascii=False) for sample in samples)
+            write_atomic(file.with_suffix(".samples.jsonl"), "".join(f"{line}\n" for line in lines))
+            write_atomic(file, json.dumps(heading | summarize(samples), indent=2, ensure_ascii=False) + "\n")
+    show(console, json.loads(file.read_text(encoding="utf-8")))
+
+
+def measure(
+    config: EvaluateConfig, data: DataConfig, model: Transformer, params: Any, mesh: Mesh, console: Console
+) -> list[Sample]:
+    """Scores every held-out document of the tasks asked for."""
+    data = dataclasses.replace(
+        data, store_dir=config.store_dir or data.store_dir, global_batch=config.batch or data.global_batch
+    )
+    tasks = held_out_tasks(data.store_dir, config.tasks)
+    if not tasks:
+        raise UserError(
+            f"{data.store_dir}: no held-out documents of {', '.join(config.tasks)}; `aya prepare` writes them."
+        )
+    score = make_score(model, mesh)
+    samples: list[Sample] = []
+    for task in track(tasks, "evaluating", console=console, disable=not console.is_terminal):
+        held_out = held_out_store(data.store_dir, task)
+        batches = validation_batches(data, task, max_tokens=config.max_tokens)
+        placed = (place(batch, mesh, model.rules) for batch in batches)
+        samples += by_document(task, held_out, score_batches(score, params, placed, held_out.token_bytes))
+    return samples
+
+
+def by_document(task: str, held_out: TokenStore, scored: Iterable[Scored]) -> Iterator[Sample]:
+    """Divides scores over documents.
+
+    Every token but a document's first is predicted once, in the store's order, so document d owns the next n_d - 1 of
+    the predicted tokens; the last may have been cut short.
+
+    Args:
+      task: the task's name.
+      held_out: its held-out store.
+      scored: its batches in order.
+    """
+    parts = [(batch.nll[batch.predicted], batch.bytes[batch.predicted]) for batch in scored]
+    if not parts:
+        return
+    nll, num_bytes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    bounds = held_out.document_bounds(0, held_out.num_documents)
+    ends = np.cumsum(np.diff(bounds) - 1)
+    manifest = held_out.manifest
+    for number, (first, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        tokens = len(nll[first:end])
+        if tokens:
+            yield Sample(
+                id=f"{task}/{number}",
+                task=task,
+                language=manifest.language,
+                domain=manifest.domain,
+                tokens=tokens,
+                bytes=int(num_bytes[first:end].sum()),
+                nll=float(nll[first:end].sum()),
+            )
+
+
+def summarize(samples: Iterable[Sample]) -> dict[str, Any]:
+    """Sums by task, by language (of text) and by domain, and of all, each with loss, perplexity and bits per byte."""
+    samples = list(samples)
+
+    def group(key: Callable[[Sample], str], chosen: Iterable[Sample]) -> dict[str, Any]:
+        groups: dict[str, list[HeldOut]] = {}
+        for sample in chosen:
+            groups.setdefault(key(sample), []).append(sample.held_out)
+        return {name: combine(parts).summary() for name, parts in sorted(groups.items())}
+
+    tags = {sample.task: {"language": sample.language, "domain": sample.domain} for sample in samples}
+    tasks = {task: tags[task] | numbers for task, numbers in group(lambda sample: sample.task, samples).items()}
+    return {
+        "tasks": tasks,
+        "languages": group(lambda sample: sample.language, (s for s in samples if s.domain == "text")),
+        "domains": group(lambda sample: sample.domain, samples),
+        "all": combine(sample.held_out for sample in samples).summary(),
+    }
+
+
+def show(console: Console, summary: Mapping[str, Any]) -> None:
+    """Prints the summary by task."""
+    table = Table(title=f"Held-out text, step {summary['checkpoint_step']:,}", title_justify="left")
+    table.add_column("task")
+    for column in ("tokens", "bytes", "loss", "perplexity", "bits per byte"):
+        table.add_column(column, justify="right")
+    for task, n in (*summary["tasks"].items(), ("all", summary["all"])):
+        table.add_row(
+            task,
+            f"{n['tokens']:,}",
+            f"{n['bytes']:,}",
+            f"{n['loss']:.4f}",
+            f"{n['perplexity']:,.2f}",
+            f"{n['bits_per_byte']:.4f}",
+        )
+    console.print(table)
+
+
+def training_config(checkpoint: Path) -> TrainConfig:
+    """The configuration of the run that a checkpoint is from.
+
+    Raises:
+      UserError: the run directory holds none.
+    """
+    file = checkpoint.parents[1] / "config.gin"
+    if not file.is_file():
+        raise UserError(f"{file}: missing; a checkpoint is evaluated with the configuration of the run around it.")
+    return resolve(TrainConfig, files=[file]).config
+
+
+def abstract_params(model: Transformer, mesh: Mesh) -> Any:
+    """What the model's parameters are loaded into: shapes with shardings."""
+    shapes = model.shapes()
+    shardings = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
+
+
+def weights_digest(params: Any) -> str:
+    """SHA-256 over the names, types, shapes and bytes of the parameters, whatever file or mesh they came from."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(jax.device_get(leaf))
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8))
+    return digest.hexdigest()
+
+
+def is_done(file: Path, heading: Mapping[str, Any]) -> bool:
+    """Whether the results are there, of the same question to the same weights."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all(found.get(name) == heading[name] for name in ("weights_digest", "fingerprint"))
