@@ -33,7 +33,15 @@ EXTRAS = {
     "hf": ["datasets>=5"],
     "beam": ["apache-beam>=2.77"],
     "wandb": ["wandb"],
-    "dev": ["pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.170", "ruff>=0.17", "import-linter>=2.16", "datasets>=5", "apache-beam>=2.77"],
+    "dev": [
+        "pytest>=9",
+        "pytest-xdist>=3.8",
+        "hypothesis>=6.170",
+        "ruff>=0.17",
+        "import-linter>=2.16",
+        "datasets>=5",
+        "apache-beam>=2.77",
+    ],
 }
 
 setup(

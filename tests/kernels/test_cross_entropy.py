@@ -85,9 +85,9 @@ def test_padding_of_the_last_tile_carries_no_gradient():
     hidden, table = hidden.astype(jnp.float32), table.astype(jnp.float32)
 
     def grad(tile):
-        return jax.grad(
-            lambda t: linear_cross_entropy(hidden, t, targets, tile=tile, implementation="tiled")[1].sum()
-        )(table)
+        return jax.grad(lambda t: linear_cross_entropy(hidden, t, targets, tile=tile, implementation="tiled")[1].sum())(
+            table
+        )
 
     np.testing.assert_allclose(grad(13), grad(8), atol=1e-5)
 

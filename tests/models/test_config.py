@@ -8,9 +8,7 @@ import pytest
 
 from aya_jax.models.config import DescribeConfig, PrecisionConfig, TransformerConfig
 
-GOOD = TransformerConfig(
-    vocab_size=64, embed_dim=32, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=48
-)
+GOOD = TransformerConfig(vocab_size=64, embed_dim=32, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=48)
 
 
 @pytest.mark.parametrize(
