@@ -19,6 +19,8 @@ LANGUAGES = {
     "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
 }  # fmt: skip
 
+FEWEST_DOCUMENTS = 5  # resampling fewer says next to nothing, and one document would seem to be certain
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -111,7 +113,7 @@ class Comparison:
         return self._bootstrap(measure, *one) or _bare(measure.of(one[0]) - measure.of(one[1]))
 
     def _bootstrap(self, measure: Measure, evaluation: Evaluation, reference: Evaluation | None) -> Interval | None:
-        """The interval over documents; None where the documents of a task were not kept, or differ between the two."""
+        """The interval over documents; None where those of a task are too few or differ between the two."""
         tasks = [_documents(task, evaluation, reference) for task in measure.tasks]
         if any(task is None for task in tasks):
             return None
@@ -179,9 +181,9 @@ def _on_an_axis_of_shares(groups: Sequence[Group]) -> bool:
 
 
 def _documents(task: str, evaluation: Evaluation, reference: Evaluation | None) -> Documents | None:
-    """One task's documents, in the same order for both models; None where they were not kept or are not the same."""
+    """One task's documents, in the same order for both models; None where they are too few, or not the same."""
     ours = evaluation.samples.get(task)
-    if ours is None or not len(ours.ids):
+    if ours is None or len(ours.ids) < FEWEST_DOCUMENTS:
         return None
     if reference is None:
         return Documents(ours.nll, 0.0 * ours.nll, ours.num_bytes)

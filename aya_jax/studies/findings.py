@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aya_jax.studies.comparison import Comparison, Group, Measure
+from aya_jax.studies.comparison import FEWEST_DOCUMENTS, Comparison, Group, Measure
 from aya_jax.studies.figures import percent, signed
 from aya_jax.studies.intervals import Interval
 
@@ -53,21 +53,25 @@ def group_title(comparison: Comparison, group: Group) -> str:
 def method(comparison: Comparison) -> str:
     """Which intervals the report shows."""
     coverage = f"{100 * comparison.analysis.confidence:g} %"
-    sample = comparison.overall[0] if comparison.overall else None
-    if sample is None:
-        return ""
+    several = len(comparison.groups) > 1
     seeds = min(len(group.models) for group in comparison.groups)
     if seeds > 1:
-        paired = ", differences paired by seed" if len(comparison.groups) > 1 else ""
+        paired = ", differences paired by seed" if several else ""
         return f"Intervals are {coverage}: Student's t over {seeds} seeds{paired}."
-    if comparison.level(sample, comparison.groups[0]).method == "documents":
-        paired = ", differences paired by document" if len(comparison.groups) > 1 else ""
+    measures = [*comparison.overall, *comparison.languages, *comparison.kinds]
+    methods = [comparison.level(measure, comparison.baseline).method for measure in measures]
+    if "documents" not in methods:
         return (
-            f"Intervals are {coverage}: bootstrap over validation documents, {comparison.analysis.resamples:,} "
-            f"resamples{paired}. With one seed for each variant they say how far these documents settle a comparison, "
-            "not how another seed would end."
+            "No intervals: each variant ran with one seed, and fewer than "
+            f"{FEWEST_DOCUMENTS} held-out documents of a task were kept."
         )
-    return "No intervals: each variant ran with one seed, and no per-document results were kept."
+    paired = ", differences paired by document" if several else ""
+    rest = f" Where a task has fewer than {FEWEST_DOCUMENTS} documents there is none." if "none" in methods else ""
+    return (
+        f"Intervals are {coverage}: bootstrap over held-out documents, {comparison.analysis.resamples:,} resamples"
+        f"{paired}.{rest} With one seed for each variant they say how far these documents settle a comparison, not how "
+        "another seed would end."
+    )
 
 
 def _one_model(comparison: Comparison) -> tuple[str, list[str]]:

@@ -125,6 +125,17 @@ def test_models_that_saw_different_documents_are_not_paired(tmp_path):
     assert comparison.text.tasks == ("text_en",)
 
 
+def test_few_documents_give_no_interval_rather_than_a_narrow_one(tmp_path):
+    write_study(tmp_path, shares=(0, 25))
+    for share in (0, 25):
+        write_evaluation(
+            tmp_path / f"evaluate/code_{share:02d}-seed_1", share / 100, 1, ["text_en", "code_web"], documents=1
+        )
+    comparison = compare(runs.read(tmp_path).models, AnalysisConfig())
+    assert comparison.difference(comparison.text, comparison.groups[1]).method == "none"
+    assert "No intervals" in write(tmp_path, AnalysisConfig()).html.read_text()
+
+
 @pytest.mark.parametrize("which", ["seeded", "broken"])
 def test_the_page_is_well_formed_and_needs_nothing_else(which, request):
     html = request.getfixturevalue(which)[1].html.read_text(encoding="utf-8")
@@ -141,7 +152,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(which, request):
 
 def test_the_page_says_which_intervals_it_shows(seeded, broken):
     assert "Student&#39;s t over 3 seeds" in seeded[1].html.read_text()
-    assert "bootstrap over validation documents, 200 resamples" in broken[1].html.read_text()
+    assert "bootstrap over held-out documents, 200 resamples" in broken[1].html.read_text()
 
 
 def test_the_headline_is_made_from_the_numbers(seeded):
