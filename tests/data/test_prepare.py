@@ -219,7 +219,6 @@ def test_a_users_ids_and_weights_are_stored_as_they_are(corpus, tmp_path, monkey
     """The module registers the task; a pool's workers import it by name."""
     (tmp_path / "user_tasks.py").write_text(_USER_MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     config = settings(tmp_path / "stores", corpus, tasks=("user_ids", "text_ja"), num_workers=2)
     manifest = prepare.prepare(config, modules=("user_tasks",))[0]
     assert manifest.loss_weights
