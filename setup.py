@@ -16,7 +16,7 @@ CORE = [
     "seqio>=0.0.20",
     "tensorflow-datasets>=4.9.10",
     "tokenizers>=0.23",
-    "sentencepiece>=0.2.3",
+    "sentencepiece>=0.2.1,!=0.2.3",  # 0.2.3 wants protobuf 7, Apache Beam less than 7
     "safetensors>=0.8",
     "pyarrow>=20",
     "zstandard>=0.25",
