@@ -52,10 +52,6 @@ def _quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
-# sentencepiece 0.2.3 asks for protobuf 7, which Apache Beam does not admit. The messages are the same since protobuf 3,
-# so this one module is let through; without it SeqIO cannot be imported where both are installed.
-with _environment(TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK="true"):
-    from sentencepiece import sentencepiece_model_pb2  # noqa: F401
 with _environment(TF_CPP_MIN_LOG_LEVEL="3", GRPC_VERBOSITY="NONE"), _quiet():
     import seqio
     import tensorflow as tf
