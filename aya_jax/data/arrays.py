@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -178,20 +178,14 @@ class ArrayWriter:
         self._written, self._filled = stop, 0
 
 
-class PendingRead:
-    """Slices of arrays that are being read; `collect` waits for them."""
+def collect(reads: Iterable[tuple[ts.Future, str, np.ndarray]]) -> None:
+    """Waits for what `ArrayReader.start` asked for, and copies each slice into its array, converting its type.
 
-    def __init__(self, futures: Sequence[tuple[ts.Future, str]]):
-        self._futures = futures
-
-    def collect_into(self, parts: Sequence[np.ndarray]) -> None:
-        """Copies slice i into parts[i], converting its type.
-
-        Raises:
-          UserError: a chunk is corrupt or missing; names the array.
-        """
-        for (future, directory), part in zip(self._futures, parts, strict=True):
-            part[...] = _result(future, directory)
+    Raises:
+      UserError: a chunk is corrupt or missing; names the array.
+    """
+    for future, directory, target in reads:
+        target[...] = _result(future, directory)
 
 
 def _result(future: ts.Future, directory: str) -> np.ndarray:

@@ -18,7 +18,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ import tensorstore as ts
 
 from aya_jax.config import UserError
 from aya_jax.data import arrays
-from aya_jax.data.arrays import ArrayReader, ArrayWriter, PendingRead
+from aya_jax.data.arrays import ArrayReader, ArrayWriter
 from aya_jax.data.manifest import FORMAT_VERSION, MANIFEST, SHARD, Manifest, ShardInfo, SourceInfo, VocabularyInfo
 
 __all__ = [
@@ -259,28 +259,44 @@ class TokenStore:
           UserError: a file is corrupt or missing; names it.
           IndexError: a window reaches outside the store.
         """
-        return self.start_windows("tokens", starts, length).collect()
+        windows = np.empty((len(starts), length), np.int32)
+        self.start_windows("tokens", starts, list(windows))()
+        return windows
 
-    def start_windows(self, array: str, starts: np.ndarray, length: int) -> PendingWindows:
-        """Asks for windows of "tokens" or "loss_weights" and returns at once, so that several stores read together."""
-        starts = np.asarray(starts, np.int64)
-        windows = np.empty((len(starts), length), np.float32 if array == "loss_weights" else np.int32)
-        ranges = ((int(start), int(start) + length, row) for start, row in zip(starts, windows, strict=True))
-        return PendingWindows(windows, *self._start(array, ranges))
+    def start_windows(self, array: str, starts: Sequence[int], rows: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Asks for windows and returns at once, so that several stores read together.
+
+        Args:
+          array: "tokens" or "loss_weights".
+          starts: first tokens, [N].
+          rows: N arrays, each filled with as many elements as it is long.
+
+        Returns:
+          a function that waits, and fills them; it raises as `read_windows` does.
+        """
+        ranges = [(int(start), int(start) + len(row), row) for start, row in zip(starts, rows, strict=True)]
+        return self._start(array, ranges)
 
     def read_documents(self, ids: np.ndarray) -> list[np.ndarray]:
         """Whole documents by their numbers; int64 [N] → N arrays int32 [n]. Raises as `read_windows` does."""
         begins, ends = self.document_ranges(ids)
         return self.read_ranges("tokens", begins, ends)
 
-    def read_ranges(self, array: str, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    def read_ranges(self, array: str, begins: Sequence[int], ends: Sequence[int]) -> list[np.ndarray]:
         """Tokens (int32) or loss weights (float32) in [begins[i], ends[i]) of the concatenation, read together."""
+        return self.start_ranges(array, begins, ends)()
+
+    def start_ranges(self, array: str, begins: Sequence[int], ends: Sequence[int]) -> Callable[[], list[np.ndarray]]:
+        """Asks for what `read_ranges` gives and returns at once, with a function that waits for it."""
         dtype = np.float32 if array == "loss_weights" else np.int32
-        parts = [np.empty(int(end - begin), dtype) for begin, end in zip(begins, ends, strict=True)]
-        bounds = ((int(b), int(e), part) for b, e, part in zip(begins, ends, parts, strict=True))
-        pending, targets = self._start(array, bounds)
-        pending.collect_into(targets)
-        return parts
+        ranges = [(int(b), int(e), np.empty(int(e - b), dtype)) for b, e in zip(begins, ends, strict=True)]
+        collect = self._start(array, ranges)
+
+        def result() -> list[np.ndarray]:
+            collect()
+            return [part for _, _, part in ranges]
+
+        return result
 
     def document_ranges(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where documents begin and end in the concatenation of all; int64 [N] → two int64 [N]."""
@@ -288,12 +304,14 @@ class TokenStore:
         if ids.size and not 0 <= ids.min() <= ids.max() < self.num_documents:
             raise IndexError(f"{self.directory}: documents are numbered 0 to {self.num_documents - 1}")
         bounds = np.empty((len(ids), 2), np.int64)
-        futures = []
+        reads = []
         shards = np.searchsorted(self._document_starts, ids, side="right") - 1
         with ts.Batch() as batch:
-            for shard, number in zip(shards.tolist(), (ids - self._document_starts[shards]).tolist(), strict=True):
-                futures.append(self._reader("offsets", shard).start(number, number + 2, batch))
-        PendingRead(futures).collect_into(list(bounds))
+            for shard, number, bound in zip(
+                shards.tolist(), (ids - self._document_starts[shards]).tolist(), bounds, strict=True
+            ):
+                reads.append((*self._reader("offsets", shard).start(number, number + 2, batch), bound))
+        arrays.collect(reads)
         bounds += self._token_starts[shards][:, None]
         return bounds[:, 0], bounds[:, 1]
 
@@ -309,17 +327,15 @@ class TokenStore:
             pieces.append(bounds if first == stop else bounds[:-1])
         return np.concatenate(pieces)
 
-    def _start(
-        self, array: str, ranges: Iterable[tuple[int, int, np.ndarray]]
-    ) -> tuple[PendingRead, Sequence[np.ndarray]]:
+    def _start(self, array: str, ranges: Iterable[tuple[int, int, np.ndarray]]) -> Callable[[], None]:
         """Issues the reads of [begin, end) into each array, in one TensorStore batch."""
-        futures, targets = [], []
+        reads = []
         with ts.Batch() as batch:
             for begin, end, target in ranges:
                 for shard, low, high, at in self._split(begin, end):
-                    futures.append(self._reader(array, shard).start(low, high, batch))
-                    targets.append(target[at : at + high - low])
-        return PendingRead(futures), targets
+                    future, directory = self._reader(array, shard).start(low, high, batch)
+                    reads.append((future, directory, target[at : at + high - low]))
+        return functools.partial(arrays.collect, reads)
 
     def _split(self, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """(shard, first, end in it, position in the range) of the pieces of a range."""
@@ -341,15 +357,3 @@ class TokenStore:
             directory = arrays.join(shard_path(self.directory, shard), array)
             self._readers[key] = ArrayReader(directory, expected, cached=array == "offsets")
         return self._readers[key]
-
-
-class PendingWindows:
-    """Windows that are being read."""
-
-    def __init__(self, windows: np.ndarray, pending: PendingRead, parts: Sequence[np.ndarray]):
-        self._windows, self._pending, self._parts = windows, pending, parts
-
-    def collect(self) -> np.ndarray:
-        """Waits for them; [N, length]."""
-        self._pending.collect_into(self._parts)
-        return self._windows
