@@ -13,11 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from grain.experimental import index_shuffle
 
 from aya_jax.config import UserError
 from aya_jax.data import packing
-from aya_jax.data.mixture import ORDER_VERSION, Permutation, draw
+from aya_jax.data.mixture import ORDER_VERSION, Permutation, draw, permutation
 from aya_jax.data.store import TokenStore
 
 BLOCK = 256  # documents that are packed together
@@ -140,9 +139,7 @@ class DocumentRows:
         bounds = self.store.document_bounds(first, stop)
         order = np.arange(stop - first)
         if self._seed is not None:
-            key = draw(f"{ORDER_VERSION}:{self._seed}:{self.store.manifest.task}:block:{block}", 1 << 32)
-            top = len(order) - 1
-            order = np.array([index_shuffle(k, max_index=top, seed=key, rounds=4) for k in range(len(order))])
+            order = permutation(f"{ORDER_VERSION}:{self._seed}:{self.store.manifest.task}:block:{block}", len(order))
         begins, lengths = bounds[:-1][order].tolist(), np.diff(bounds)[order].tolist()
         rows = []
         for pieces in packing.first_fit(lengths, self._length):
