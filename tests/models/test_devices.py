@@ -1,0 +1,33 @@
+"""Eight emulated devices give the loss and gradients of one, however the mesh is laid out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+MESHES = [
+    {"data": 8, "fsdp": 1},
+    {"fsdp": 8},
+    {"fsdp": 4, "tensor": 2},
+    {"data": 2, "fsdp": 1, "context": 2, "tensor": 2},
+]
+
+
+@pytest.mark.parametrize(("name", "meshes"), [("cohere2", MESHES), ("llama", MESHES[2:3])])
+def test_eight_devices_equal_one(name, meshes):
+    """In a process of its own: the number of devices is fixed when JAX starts."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.models.emulated_devices", name, json.dumps(meshes)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["axes"] for result in results] == meshes
+    for result in results:
+        # Rounding, which deep products amplify; a missing sum or a wrong mask is off by tenths.
+        assert result["worst"] < 3e-4, result
+        assert result["devices"] == [8]
+        assert result["gather"]
