@@ -37,6 +37,7 @@ class BatchLoader:
     Attributes:
       task_names: the tasks of the mixture and of its schedule, sorted.
       task_tags: (language, domain) of each.
+      stores: the training store of each.
       vocabulary: the tokenizer of all of them.
       steps: batches in the run.
     """
@@ -76,12 +77,12 @@ class BatchLoader:
         tokens = {name: opened.num_tokens for name, opened in stores.items()}
         self._order = make_order(config.mixture, tokens, config.global_batch)
         self.task_names = self._order.tasks
-        self._stores = [stores[name] for name in self.task_names]
-        manifests = [opened.manifest for opened in self._stores]
+        self.stores = [stores[name] for name in self.task_names]
+        manifests = [opened.manifest for opened in self.stores]
         self.task_tags = tuple((manifest.language, manifest.domain) for manifest in manifests)
-        self.vocabulary = _shared_vocabulary(self._stores)
+        self.vocabulary = _shared_vocabulary(self.stores)
         make_rows, self._read = _PACKINGS[config.packing]
-        self._sources = [make_rows(opened, config.sequence_length, config.seed) for opened in self._stores]
+        self._sources = [make_rows(opened, config.sequence_length, config.seed) for opened in self.stores]
 
     def batch(self, index: int) -> Batch:
         """This process's rows of batch `index`, at or after 0 and not only below `steps`.
@@ -116,9 +117,7 @@ class BatchLoader:
                 for stage in self._order.stages
                 for slots in (stage.interleave.slots,)
             ],
-            "stores": {
-                name: opened.manifest.digest for name, opened in zip(self.task_names, self._stores, strict=True)
-            },
+            "stores": {name: opened.manifest.digest for name, opened in zip(self.task_names, self.stores, strict=True)},
         }
 
     @functools.cache  # noqa: B019 - a loader lives as long as its run
@@ -129,7 +128,7 @@ class BatchLoader:
             [
                 (name, *tags, opened.num_tokens, round(count * source.tokens_per_row))
                 for name, tags, opened, count, source in zip(
-                    self.task_names, self.task_tags, self._stores, counts, self._sources, strict=True
+                    self.task_names, self.task_tags, self.stores, counts, self._sources, strict=True
                 )
             ]
         )

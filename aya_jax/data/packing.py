@@ -28,21 +28,20 @@ def pack_windows(
 
     Args:
       windows: int32 [N, S + 1], anywhere in a concatenation of documents `[bos] tokens eos`.
-      bos_id: opens every document, and stands nowhere else; None where documents have none and `eos_id` marks their ends.
-      eos_id: ends every document.
+      bos_id: opens every document, and stands nowhere else; None where documents have none and `eos_id` marks their
+        ends. It may be `eos_id` itself.
+      eos_id: ends every document. Where there is another bos it may stand inside too (turns of a conversation).
       weights: float32 [N, S + 1], the weight of predicting each token; None is 1.
 
     Returns:
       the fields above, [N, S].
     """
     tokens, targets = np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
-    if bos_id is not None:
-        begins, across = tokens == bos_id, targets == bos_id
-    else:
-        across = tokens == eos_id
-        begins = np.zeros_like(across)
-        begins[:, 1:] = across[:, :-1]
-    begins[:, 0] = True
+    across = tokens == eos_id if bos_id is None else targets == bos_id
+    if bos_id == eos_id:  # one token opens and ends documents: a boundary is two of them
+        across &= tokens == eos_id
+    begins = np.ones_like(across)
+    begins[:, 1:] = across[:, :-1]
     loss_weights = np.logical_not(across).astype(np.float32)
     if weights is not None:
         loss_weights *= weights[:, 1:]
