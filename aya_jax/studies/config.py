@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,9 @@ class StageConfig:
       shared: bindings that several stages have in common; `bindings` and the sweep win over them.
       needs: the stages that must have ended well. A variant needs those variants of each that agree with it on every
         axis that both stages vary; so a stage without a sweep runs once and serves all.
-      sweep: what this stage varies; None runs it once.
+      each_of: a stage for whose every variant this one runs, under the same label and without that variant's bindings; it
+        is needed without being listed. "" follows none.
+      sweep: what this stage varies itself; None varies nothing.
       output: the gin name that is bound to this variant's own directory.
     """
 
@@ -41,6 +43,7 @@ class StageConfig:
     bindings: dict[str, Any] = field(default_factory=dict)
     shared: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    each_of: str = ""
     sweep: Values | Choices | Product | Zip | ListOf | None = None
     output: str = "RUN_DIR"
 
@@ -149,23 +152,38 @@ class StudyConfig:
             yield Problem("stages", f"a different name for every stage; {name!r} appears more than once")
         unknown = False
         for index, stage in enumerate(self.stages):
-            for needed in stage.needs:
+            for needed in all_needs(stage):
                 if needed not in names:
                     unknown = True
                     yield Problem(
-                        f"stages[{index}].needs",
+                        f"stages[{index}].{'needs' if needed in stage.needs else 'each_of'}",
                         f"names of this study's stages; {needed!r} is none",
                         near_names(needed, names),
                     )
         if unknown or len(set(names)) < len(names):
             return
-        cycle = find_cycle({stage.name: stage.needs for stage in self.stages})
+        cycle = find_cycle({stage.name: all_needs(stage) for stage in self.stages})
         if cycle:
             yield Problem("stages", f"needs that can be put in an order; these go in a circle: {' → '.join(cycle)}")
             return
         by_name = {stage.name: stage for stage in self.stages}
         for index, stage in enumerate(self.stages):
             yield from _partner_problems(f"stages[{index}]", stage, by_name)
+
+
+def all_needs(stage: StageConfig) -> tuple[str, ...]:
+    """The stages that a stage needs directly, the one that it follows first."""
+    return tuple(dict.fromkeys([stage.each_of, *stage.needs] if stage.each_of else stage.needs))
+
+
+def stage_variants(stage: StageConfig, by_name: Mapping[str, StageConfig]) -> list[Variant]:
+    """A stage's variants: those of the stage that it follows, without their bindings, times its own sweep's."""
+    followed = stage_variants(by_name[stage.each_of], by_name) if stage.each_of else [Variant((), {})]
+    return [
+        Variant(variant.coordinates + own.coordinates, own.bindings)
+        for variant in followed
+        for own in variants_of(stage.sweep)
+    ]
 
 
 def bindings_of(stage: StageConfig, variant: Variant) -> dict[str, Any]:
@@ -216,26 +234,34 @@ def find_cycle(needs: dict[str, tuple[str, ...]]) -> list[str]:
     return []
 
 
-def upstream(stage: StageConfig, by_name: dict[str, StageConfig]) -> list[str]:
+def upstream(stage: StageConfig, by_name: Mapping[str, StageConfig]) -> list[str]:
     """The stages that a stage needs, directly or through others, each once; what it needs itself comes first."""
-    found: dict[str, None] = dict.fromkeys(stage.needs)
-    for needed in stage.needs:
+    found: dict[str, None] = dict.fromkeys(all_needs(stage))
+    for needed in all_needs(stage):
         found |= dict.fromkeys(upstream(by_name[needed], by_name))
     return list(found)
 
 
-def partners(variant: Variant, stage: StageConfig) -> list[Variant]:
+def partners(variant: Variant, stage: StageConfig, by_name: Mapping[str, StageConfig]) -> list[Variant]:
     """The variants of `stage` that `variant` goes with: those that agree with it on every axis that both have."""
-    return [other for other in variants_of(stage.sweep) if variant.agrees_with(other)]
+    return [other for other in stage_variants(stage, by_name) if variant.agrees_with(other)]
 
 
-def _partner_problems(where: str, stage: StageConfig, by_name: dict[str, StageConfig]) -> Iterator[Problem]:
+def _partner_problems(where: str, stage: StageConfig, by_name: Mapping[str, StageConfig]) -> Iterator[Problem]:
     """Variants that lack what they need, and placeholders that name no single directory."""
     reported: set[tuple[str, str]] = set()
     reachable = upstream(stage, by_name)
-    for variant in variants_of(stage.sweep):
-        counts = {name: len(partners(variant, by_name[name])) for name in reachable}
-        for needed in stage.needs:
+    if stage.each_of:
+        theirs = {
+            axis for variant in stage_variants(by_name[stage.each_of], by_name) for axis, _ in variant.coordinates
+        }
+        ours = {axis for variant in variants_of(stage.sweep) for axis, _ in variant.coordinates}
+        for axis in sorted(theirs & ours):
+            yield Problem(f"{where}.sweep", f"axes that {stage.each_of!r} does not vary already; {axis!r} is one")
+            return
+    for variant in stage_variants(stage, by_name):
+        counts = {name: len(partners(variant, by_name[name], by_name)) for name in reachable}
+        for needed in all_needs(stage):
             if counts[needed] == 0:
                 yield Problem(
                     f"{where}.needs", f"a variant of {needed!r} that agrees with {stage.name}'s {variant.label!r}"

@@ -12,8 +12,17 @@ from typing import Any
 
 from aya_jax import config as configuration
 from aya_jax.config.source import parse_value
-from aya_jax.studies.config import StageConfig, StudyConfig, bindings_of, partners, substitute, upstream
-from aya_jax.studies.sweeps import Variant, variants_of
+from aya_jax.studies.config import (
+    StageConfig,
+    StudyConfig,
+    all_needs,
+    bindings_of,
+    partners,
+    stage_variants,
+    substitute,
+    upstream,
+)
+from aya_jax.studies.sweeps import Variant
 
 
 @dataclass(frozen=True)
@@ -92,13 +101,13 @@ def make_plan(config: StudyConfig) -> list[Job]:
     jobs: list[Job] = []
     for name in _in_order_of_needs(config.stages):
         stage = by_name[name]
-        for variant in variants_of(stage.sweep):
+        for variant in stage_variants(stage, by_name):
             jobs.append(_job(stage, variant, by_name, study_dir))
     return jobs
 
 
 def _job(stage: StageConfig, variant: Variant, by_name: dict[str, StageConfig], study_dir: Path) -> Job:
-    found = {name: partners(variant, by_name[name]) for name in upstream(stage, by_name)}
+    found = {name: partners(variant, by_name[name], by_name) for name in upstream(stage, by_name)}
     directories = {"study": str(study_dir)} | {
         needed: str(_directory(study_dir, needed, variants[0]))
         for needed, variants in found.items()
@@ -112,7 +121,7 @@ def _job(stage: StageConfig, variant: Variant, by_name: dict[str, StageConfig], 
         files=stage.files,
         bindings=substitute(bindings_of(stage, variant), directories) | {stage.output: str(directory)},
         directory=directory,
-        needs=tuple(job_key(needed, other) for needed in stage.needs for other in found[needed]),
+        needs=tuple(job_key(needed, other) for needed in all_needs(stage) for other in found[needed]),
     )
 
 
@@ -125,7 +134,7 @@ def _in_order_of_needs(stages: Sequence[StageConfig]) -> list[str]:
     ordered: list[str] = []
     waiting = list(stages)
     while waiting:
-        ready = next(stage for stage in waiting if set(stage.needs) <= set(ordered))
+        ready = next(stage for stage in waiting if set(all_needs(stage)) <= set(ordered))
         ordered.append(ready.name)
         waiting.remove(ready)
     return ordered

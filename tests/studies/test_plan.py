@@ -36,6 +36,38 @@ def test_a_variant_takes_the_directory_of_the_partner_that_varies_less(make, tmp
     assert jobs["last/code_25-seed_2"].bindings["FakeConfig.source"] == str(tmp_path / "out/second/code_25")
 
 
+FOLLOWING = """
+judge/StageConfig:
+  name = 'judge'
+  verb = 'fake'
+  output = 'FakeConfig.run_dir'
+  bindings = {'FakeConfig.order': '{study}/order', 'FakeConfig.source': '{last}'}
+  each_of = 'last'
+  sweep = @by/Values()
+by/Values.name = 'by'
+by/Values.binding = 'FakeConfig.seconds'
+by/Values.values = (0.5, 1.0)
+"""
+
+
+def test_a_stage_that_follows_another_takes_its_labels_without_its_bindings(make, tmp_path):
+    text = STUDY.replace("@last/StageConfig())", "@last/StageConfig(), @judge/StageConfig())") + FOLLOWING
+    jobs = [job for job in make_plan(make(text=text).config) if job.stage == "judge"]
+    assert [job.variant.label for job in jobs[:2]] == ["code_00-seed_1-by_0.5", "code_00-seed_1-by_1.0"]
+    assert len(jobs) == 8
+    assert jobs[-1].needs == ("last/code_25-seed_2",)
+    assert jobs[-1].bindings == {
+        "FakeConfig.order": str(tmp_path / "out/order"),
+        "FakeConfig.source": str(tmp_path / "out/last/code_25-seed_2"),
+        "FakeConfig.seconds": 1.0,
+        "FakeConfig.run_dir": str(tmp_path / "out/judge/code_25-seed_2-by_1.0"),
+    }
+    with pytest.raises(ConfigError, match="'seed' is one"):
+        make(text=text.replace("by/Values.name = 'by'", "by/Values.name = 'seed'"))
+    with pytest.raises(ConfigError, match="did you mean last"):
+        make(text=text.replace("each_of = 'last'", "each_of = 'lst'"))
+
+
 def test_the_shown_command_gives_the_same_configuration_through_a_shell(make):
     text = STUDY.replace("'FakeConfig.source': '{first}'", "'FakeConfig.source': '7 \\'$HOME\\' `x`'")
     jobs = make_plan(make("code/Choices.choices={'a': {'FakeConfig.marker': '12'}}", text=text).config)

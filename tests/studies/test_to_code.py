@@ -75,7 +75,7 @@ def test_each_stage_starts_from_the_model_of_the_one_before():
     starts = {
         "continue/path_code_text-seed_1": "runs/x/pretrain/path_code_text-seed_1",
         "cooldown/path_text-cooldown_code-seed_1": "runs/x/pretrain/path_text-seed_1",
-        "cooldown_continued/path_code_text-cooldown_text-seed_1": "runs/x/continue/path_code_text-seed_1",
+        "cooldown_continued/path_code_text-seed_1-cooldown_text": "runs/x/continue/path_code_text-seed_1",
     }
     for key, start in starts.items():
         assert jobs[key].bindings["MODEL_DIR"] == start
