@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from aya_jax.config.registry import Problem, configurable
+from aya_jax.parallel.config import MeshConfig
 
 
 @configurable
@@ -15,17 +16,18 @@ class EvaluateConfig:
     """Root of `aya evaluate`: loss and bits per byte of a trained model on held-out text, document by document.
 
     Attributes:
-      model_dir: a run directory of `aya train`, or one of its checkpoints; bind MODEL_DIR. Model, precision and mesh are
-        those of its configuration.
+      model_dir: a run directory of `aya train`, or one of its checkpoints; bind MODEL_DIR. Model and precision are those of
+        its configuration.
       run_dir: where the results go, below `evaluations/`; None: the model's own run directory.
       name: of the results' files.
       tasks: names or patterns of the tasks to measure; every store with a held-out split may be named.
       store_dir: the token stores; None: those that the model was trained on.
-      batch: sequences scored at a time; None: the training run's global batch.
+      batch: sequences scored at a time, rounded up to what the mesh divides; None: the training run's global batch.
       max_tokens: at most so many tokens of each task, from its start; None takes all.
+      mesh: the shape of the device mesh, whatever the model was trained on.
     """
 
-    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("run_dir", "batch")
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("model_dir", "run_dir", "batch", "mesh")
 
     model_dir: str
     run_dir: str | None = None
@@ -34,6 +36,7 @@ class EvaluateConfig:
     store_dir: str | None = None
     batch: int | None = None
     max_tokens: int | None = None
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, and numbers below 1."""

@@ -20,17 +20,19 @@ from aya_jax.config import Resolved, UserError, resolve
 from aya_jax.config.files import write_atomic
 from aya_jax.data.batches import validation_batches
 from aya_jax.data.config import DataConfig
-from aya_jax.data.store import TokenStore
+from aya_jax.data.store import TokenStore, VocabularyInfo
 from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import named_shardings
-from aya_jax.training.checkpoint import load_params, locate
+from aya_jax.training.checkpoint import load_params, locate, read_meta
 from aya_jax.training.config import TrainConfig
-from aya_jax.training.placement import place
+from aya_jax.training.console import make_console
+from aya_jax.training.placement import batch_shards, check_divides, place
 from aya_jax.training.validation import (
     HeldOut,
     Scored,
+    check_tokenizer,
     combine,
     held_out_store,
     held_out_tasks,
@@ -75,47 +77,79 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
     Raises:
       UserError: no model, no held-out documents, or stores of another tokenizer.
     """
-    config, console = resolved.config, Console()
-    checkpoint = locate(config.model_dir)
+    config, console = resolved.config, make_console()
+    checkpoint = locate(config.model_dir, console.print)
     trained = training_config(checkpoint)
     file = Path(config.run_dir or checkpoint.parents[1]) / FOLDER / f"{config.name}.json"
-    mesh = make_mesh(trained.mesh)
+    mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
-        model = Transformer(trained.model, trained.precision, trained.mesh.logical_axes)
+        model = Transformer(trained.model, trained.precision, config.mesh.logical_axes)
+        data, tasks = held_out_data(config, trained.data, read_vocabulary(checkpoint), mesh)
         params = load_params(checkpoint, abstract_params(model, mesh))
         heading = {
             "name": config.name,
             "checkpoint_step": int(checkpoint.name),
             "weights_digest": weights_digest(params),
             "fingerprint": resolved.fingerprint,
+            "stores": {task: held_out_store(data.store_dir, task).manifest.digest for task in tasks},
         }
         if is_done(file, heading):
             console.print(f"{file} is there for these weights.")
         else:
-            samples = measure(config, trained.data, model, params, mesh, console)
+            samples = measure(data, tasks, config.max_tokens, model, params, mesh, console)
             lines = (json.dumps(dataclasses.asdict(sample), ensure_ascii=False) for sample in samples)
             write_atomic(file.with_suffix(".samples.jsonl"), "".join(f"{line}\n" for line in lines))
             write_atomic(file, json.dumps(heading | summarize(samples), indent=2, ensure_ascii=False) + "\n")
     show(console, json.loads(file.read_text(encoding="utf-8")))
 
 
-def measure(
-    config: EvaluateConfig, data: DataConfig, model: Transformer, params: Any, mesh: Mesh, console: Console
-) -> list[Sample]:
-    """Scores every held-out document of the tasks asked for."""
+def held_out_data(
+    config: EvaluateConfig, trained: DataConfig, vocabulary: VocabularyInfo, mesh: Mesh
+) -> tuple[DataConfig, tuple[str, ...]]:
+    """The batches to score, and the tasks that they are from.
+
+    Always windows: they give the documents in the store's order.
+
+    Args:
+      config: what is asked for.
+      trained: the batches of the model's training run.
+      vocabulary: the tokenizer of that run.
+      mesh: what rows are divided over.
+
+    Raises:
+      UserError: there are no such documents, or they are of another tokenizer.
+    """
+    shards = batch_shards(mesh, config.mesh.logical_axes)
+    rows = -(-(config.batch or trained.global_batch) // shards) * shards
+    check_divides(mesh, config.mesh.logical_axes, rows, trained.sequence_length)
     data = dataclasses.replace(
-        data, store_dir=config.store_dir or data.store_dir, global_batch=config.batch or data.global_batch
+        trained, store_dir=config.store_dir or trained.store_dir, global_batch=rows, packing="windows"
     )
     tasks = held_out_tasks(data.store_dir, config.tasks)
     if not tasks:
         raise UserError(
             f"{data.store_dir}: no held-out documents of {', '.join(config.tasks)}; `aya prepare` writes them."
         )
+    for task in tasks:
+        check_tokenizer(held_out_store(data.store_dir, task), vocabulary)
+    return data, tasks
+
+
+def measure(
+    data: DataConfig,
+    tasks: Iterable[str],
+    max_tokens: int | None,
+    model: Transformer,
+    params: Any,
+    mesh: Mesh,
+    console: Console,
+) -> list[Sample]:
+    """Scores every held-out document of the tasks."""
     score = make_score(model, mesh)
     samples: list[Sample] = []
     for task in track(tasks, "evaluating", console=console, disable=not console.is_terminal):
         held_out = held_out_store(data.store_dir, task)
-        batches = validation_batches(data, task, max_tokens=config.max_tokens)
+        batches = validation_batches(data, task, max_tokens=max_tokens)
         placed = (place(batch, mesh, model.rules) for batch in batches)
         samples += by_document(task, held_out, score_batches(score, params, placed, held_out.token_bytes))
     return samples
@@ -124,8 +158,8 @@ def measure(
 def by_document(task: str, held_out: TokenStore, scored: Iterable[Scored]) -> Iterator[Sample]:
     """Divides scores over documents.
 
-    Every token but a document's first is predicted once, in the store's order, so document d owns the next n_d - 1 of
-    the predicted tokens; the last may have been cut short.
+    Every token but a document's first (and those that the task gives no weight) is predicted once, in the store's order,
+    so each document owns the next of the predicted tokens; the last may have been cut short.
 
     Args:
       task: the task's name.
@@ -136,8 +170,7 @@ def by_document(task: str, held_out: TokenStore, scored: Iterable[Scored]) -> It
     if not parts:
         return
     nll, num_bytes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    bounds = held_out.document_bounds(0, held_out.num_documents)
-    ends = np.cumsum(np.diff(bounds) - 1)
+    ends = np.cumsum(predicted_tokens(held_out))
     manifest = held_out.manifest
     for number, (first, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         tokens = len(nll[first:end])
@@ -151,6 +184,15 @@ def by_document(task: str, held_out: TokenStore, scored: Iterable[Scored]) -> It
                 bytes=int(num_bytes[first:end].sum()),
                 nll=float(nll[first:end].sum()),
             )
+
+
+def predicted_tokens(held_out: TokenStore) -> np.ndarray:
+    """How many tokens of each document are predicted; int64 [documents]."""
+    bounds = held_out.document_bounds(0, held_out.num_documents)
+    if not held_out.manifest.loss_weights:
+        return np.diff(bounds) - 1
+    weights = held_out.read_ranges("loss_weights", bounds[:-1], bounds[1:])
+    return np.array([np.count_nonzero(of_document[1:]) for of_document in weights], np.int64)
 
 
 def summarize(samples: Iterable[Sample]) -> dict[str, Any]:
@@ -191,6 +233,11 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(table)
 
 
+def read_vocabulary(checkpoint: Path) -> VocabularyInfo:
+    """The tokenizer that a checkpoint's model was trained with."""
+    return VocabularyInfo(**read_meta(checkpoint)["vocabulary"])
+
+
 def training_config(checkpoint: Path) -> TrainConfig:
     """The configuration of the run that a checkpoint is from.
 
@@ -223,9 +270,9 @@ def weights_digest(params: Any) -> str:
 
 
 def is_done(file: Path, heading: Mapping[str, Any]) -> bool:
-    """Whether the results are there, of the same question to the same weights."""
+    """Whether the results are there, of the same question about the same text to the same weights."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return all(found.get(name) == heading[name] for name in ("weights_digest", "fingerprint"))
+    return all(found.get(name) == heading[name] for name in ("weights_digest", "fingerprint", "stores"))

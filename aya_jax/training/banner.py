@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 from jax.sharding import Mesh
 from rich.console import Console
@@ -14,12 +16,13 @@ from aya_jax.training.config import TrainConfig
 from aya_jax.training.environment import MFU_FORMULA, peak_flops
 
 
-def show_banner(console: Console, config: TrainConfig, mesh: Mesh, first: int) -> None:
-    """Prints devices, mesh, parameters, the kernels chosen, and the tokens planned."""
+def show_banner(console: Console, config: TrainConfig, mesh: Mesh, first: int, validated: Sequence[str]) -> None:
+    """Prints devices, mesh, parameters, the kernels chosen, the tokens planned, and the tasks that are validated."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
-    for name, value in _rows(config, mesh, first):
+    shown = f"on {', '.join(validated)}" if validated else "none: no task has held-out documents"
+    for name, value in (*_rows(config, mesh, first), ("validation", shown)):
         table.add_row(name, value)
     console.print(table)
 

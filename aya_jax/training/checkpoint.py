@@ -25,7 +25,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from aya_jax.config import UserError
-from aya_jax.config.files import write_atomic
+from aya_jax.config.files import unwritable, write_atomic
 from aya_jax.training.config import CheckpointConfig
 from aya_jax.training.state import TrainState
 
@@ -33,7 +33,8 @@ FORMAT_VERSION = 1
 DIGESTS = "digests.json"
 FOLDER = "checkpoints"
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every barrier at level INFO and WARNING
+# Orbax tells of every barrier, and prints the stack of every error that it raises too.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,13 @@ class Checkpoints:
             for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         except OSError as error:
-            raise _save_error(self._folder, error) from error
+            raise unwritable(self._folder, error) from error
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=config.keep, keep_period=config.keep_period),
         )
         self._sealing: threading.Thread | None = None
+        self._seal_error: UserError | None = None
 
     def save(self, state: TrainState, meta: Mapping[str, Any]) -> None:
         """Copies the state to the host and returns; writing goes on in the background.
@@ -98,23 +100,34 @@ class Checkpoints:
     def restore(self, like: TrainState, check: Callable[[Mapping[str, Any]], None]) -> Restored | None:
         """The newest checkpoint that is whole, or None if there has never been one.
 
+        A damaged one is named and set aside, so that its step can be saved again. One whose files are as they were written
+        is never set aside: where it cannot be read, something else is wrong.
+
         Args:
           like: `jax.ShapeDtypeStruct`s with the shardings to restore into.
           check: is given the saved meta, and raises if the run may not go on from it.
 
         Raises:
-          UserError: there are checkpoints and all are damaged.
+          UserError: there are checkpoints and all are damaged, or a whole one is of another version.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            damage = find_damage(self._folder / str(step))
+            path = self._folder / str(step)
+            damage = find_damage(path)
             if damage is None:
+                sealed = (path / DIGESTS).exists()
                 try:
-                    meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-                    check(meta)
-                    return Restored(self._read(step, like), meta)
-                except (ValueError, OSError, KeyError) as error:
-                    damage = f"{self._folder / str(step)}: cannot be read: {_first_line(error)}"
+                    restored = self._read(step, like, check)
+                except UserError:
+                    raise
+                except Exception as error:  # damaged files make Orbax and TensorStore raise almost anything
+                    damage = f"{path}: cannot be read: {_first_line(error)}"
+                    if sealed:
+                        raise UserError(f"{damage}. Its files are as they were written.") from error
+                else:
+                    if not sealed:
+                        self._seal(step)
+                    return restored
             self._warn(f"Checkpoint {step} is damaged and is set aside. {damage}")
             self._set_aside(step)
         if steps:
@@ -142,7 +155,9 @@ class Checkpoints:
             if error is None:
                 raise
 
-    def _read(self, step: int, like: TrainState) -> TrainState:
+    def _read(self, step: int, like: TrainState, check: Callable[[Mapping[str, Any]], None]) -> Restored:
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        check(_checked(meta, self._folder / str(step)))
         read = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -150,7 +165,7 @@ class Checkpoints:
             ),
         )
         rest = read.rest
-        return TrainState(rest["step"], read.params, rest["optimizer"], rest["guard"])
+        return Restored(TrainState(rest["step"], read.params, rest["optimizer"], rest["guard"]), meta)
 
     def _set_aside(self, step: int) -> None:
         """Renames a damaged checkpoint, so that its step can be saved again."""
@@ -162,9 +177,15 @@ class Checkpoints:
 
     def _seal_when_finished(self, step: int) -> None:
         """Waits, beside training, for a save to be committed, and writes the digests of its files."""
-        path = self._folder / str(step)
         while self._manager.is_saving_in_progress():
             time.sleep(0.02)
+        try:
+            self._seal(step)
+        except UserError as error:
+            self._seal_error = error
+
+    def _seal(self, step: int) -> None:
+        path = self._folder / str(step)
         if jax.process_index() == 0 and path.is_dir():
             write_atomic(path / DIGESTS, json.dumps(digests(path), indent=1))
 
@@ -172,6 +193,9 @@ class Checkpoints:
         if self._sealing is not None:
             self._sealing.join()
             self._sealing = None
+        if self._seal_error is not None:
+            error, self._seal_error = self._seal_error, None
+            raise error
 
     def _reporting_errors(self, action: Callable[[], Any]) -> None:
         try:
@@ -219,8 +243,12 @@ def find_damage(path: Path) -> str | None:
     return None
 
 
-def locate(model_dir: str | os.PathLike[str]) -> Path:
+def locate(model_dir: str | os.PathLike[str], warn: Callable[[str], None]) -> Path:
     """The checkpoint that MODEL_DIR means: itself, or the newest whole one of a run directory.
+
+    Args:
+      model_dir: what the user named.
+      warn: is told of each damaged checkpoint that is passed over.
 
     Raises:
       UserError: there is none, or the one that was named is damaged.
@@ -232,9 +260,21 @@ def locate(model_dir: str | os.PathLike[str]) -> Path:
             raise UserError(f"{path}: this checkpoint is damaged. {damage}")
         return path
     for candidate in reversed(finished(path / FOLDER)):
-        if find_damage(candidate) is None:
+        damage = find_damage(candidate)
+        if damage is None:
             return candidate
+        warn(f"Checkpoint {candidate.name} is damaged and is passed over. {damage}")
     raise UserError(f"{model_dir}: no checkpoint is there; MODEL_DIR is a run directory or one of its checkpoints.")
+
+
+def read_meta(checkpoint: Path) -> dict[str, Any]:
+    """What was saved with a checkpoint from `locate` beside its state.
+
+    Raises:
+      UserError: another version of aya_jax wrote it.
+    """
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return _checked(reader.restore(checkpoint / "meta"), checkpoint)
 
 
 def load_params(checkpoint: Path, like: Any) -> Any:
@@ -253,6 +293,15 @@ def load_params(checkpoint: Path, like: Any) -> Any:
         if mismatch:
             raise UserError(f"{checkpoint}: these weights are of another model: {mismatch}")
         return reader.restore(checkpoint / "params", like)
+
+
+def _checked(meta: dict[str, Any], path: Path) -> dict[str, Any]:
+    if meta["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version {meta['format_version']}, this version of aya_jax reads {FORMAT_VERSION}; use the "
+            "version that wrote it, or start over in another RUN_DIR."
+        )
+    return meta
 
 
 def _shape_mismatch(saved: Any, like: Any) -> str | None:

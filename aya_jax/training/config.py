@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -257,21 +258,28 @@ class TrainConfig:
         length, longest = self.data.sequence_length, self.model.max_sequence_length
         if length > longest:
             yield Problem("data.sequence_length", f"at most the model's max_sequence_length = {longest}")
-        if self.mesh.context > 1 and length % self.mesh.context:
-            yield Problem("data.sequence_length", f"a multiple of mesh.context = {self.mesh.context}")
+        shards = self._devices_over("sequence")
+        if length % shards:
+            yield Problem("data.sequence_length", f"a multiple of the {shards} devices that the mesh divides it over")
 
     def _validate_batch(self) -> Iterator[Problem]:
         batch = self.data.global_batch
         if self.accumulation >= 1 and batch % self.accumulation:
             yield Problem("data.global_batch", f"a multiple of accumulation = {self.accumulation}")
         elif self.accumulation >= 1:
-            part = batch // self.accumulation
-            replicas = max(self.mesh.data, 1) * max(self.mesh.fsdp, 1)
-            if part % replicas:
+            shards = self._devices_over("batch")
+            if batch // self.accumulation % shards:
                 yield Problem(
                     "data.global_batch",
-                    f"a multiple of accumulation x mesh.data x mesh.fsdp = {self.accumulation * replicas}",
+                    f"a multiple of {self.accumulation * shards}: accumulation x the {shards} devices that the mesh "
+                    "divides it over",
                 )
+
+    def _devices_over(self, dim: Literal["batch", "sequence"]) -> int:
+        """Over how many devices a dim of the batch is divided, as far as the configuration says (-1 counts as 1)."""
+        axes = getattr(self.mesh.logical_axes, dim) or ()
+        sizes = (getattr(self.mesh, axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes))
+        return math.prod(max(size, 1) for size in sizes)
 
     def _validate_schedule(self) -> Iterator[Problem]:
         schedule = self.optimizer.schedule

@@ -15,9 +15,12 @@ import aya_jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "numpy")
 
 # Dense bf16 peaks in FLOP/s of one JAX device, by a piece of `device_kind` in lower case; the first match counts.
-# Sources: NVIDIA H100 and H200 datasheets (SXM, without sparsity), NVIDIA A100 datasheet; Google Cloud TPU
+# Sources: NVIDIA H100, H200 and A100 datasheets (without sparsity: half of the figure printed with it); Google Cloud TPU
 # documentation, one page per generation. v4 and v5p have one device per chip (two cores run as one).
 PEAK_FLOPS: tuple[tuple[str, float], ...] = (
+    ("h200 nvl", 835.5e12),
+    ("h100 nvl", 835.5e12),
+    ("h100 pcie", 756.5e12),
     ("h200", 989.4e12),
     ("h100", 989.4e12),
     ("a100", 312e12),
@@ -66,6 +69,7 @@ def _commit() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", "__init__.py")  # an installed copy may lie inside another checkout
         commit = git("rev-parse", "HEAD")
         return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.SubprocessError):

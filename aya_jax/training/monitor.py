@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aya_jax.config import UserError
 from aya_jax.models import flops
+from aya_jax.objectives.metrics import WeightedSum, mean
 from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.environment import peak_flops
@@ -121,7 +122,8 @@ class Monitor:
             f"{self._config.run_dir}: stopped at step {done}: the gradients of {in_a_row} steps in a row were not finite "
             f"or jumped (the last norm is {norm:.3g}), and the steps were skipped. They read batches {done - in_a_row} to "
             f"{done - 1}, sequences {(done - in_a_row) * batch} to {done * batch - 1}: look at them with `aya inspect "
-            f"--gin.InspectConfig.step={done - 1}`. Then lower LEARNING_RATE, or raise GuardConfig.spike_factor."
+            f"--gin.InspectConfig.step={done - 1}`. Checkpoints are as they were: go on from one in another RUN_DIR "
+            f"(--gin.MODEL_DIR=...) with a lower LEARNING_RATE or a higher GuardConfig.spike_factor."
         )
 
     def _write(self, done: int, clock: Clock) -> None:
@@ -141,7 +143,7 @@ class Monitor:
     def _means(self) -> dict[str, Any]:
         if not self._sums:  # every step since the last record was skipped
             return {"loss": None, "perplexity": None, **self._last}
-        means = {name: total / np.where(weight > 0, weight, np.nan) for name, (total, weight) in self._sums.items()}
+        means = {name: mean(WeightedSum(*sums)) for name, sums in self._sums.items()}
         loss = float(means["loss"])
         numbers = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "z_loss": float(means["z_loss"])}
         by_task = zip(self._task_names, means["task_loss"], strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import numbers
@@ -27,7 +28,7 @@ class Tracker(Protocol):
 
 
 class JsonlTracker:
-    """Appends records to `metrics.jsonl`, one JSON object a line, each on the disk before `write` returns.
+    """Appends records to `metrics.jsonl`, one JSON object a line, each out of this process before `write` returns.
 
     Opening it for a run that goes on from `step` drops the records after that step, so that the file reads as that of an
     uninterrupted run.
@@ -35,9 +36,8 @@ class JsonlTracker:
 
     def __init__(self, run_dir: Path, step: int):
         self._path = run_dir / METRICS
-        kept = [line for line in read_lines(self._path) if json.loads(line)["step"] <= step]
+        kept = [line for line, record in read_records(self._path) if record["step"] <= step]
         write_atomic(self._path, "".join(line + "\n" for line in kept))
-        self.kinds_at_step = {record["kind"] for record in map(json.loads, kept) if record["step"] == step}
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -68,7 +68,7 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """Sends records to Weights & Biases; the run directory's name is the run's, so a resumed run goes on there."""
+    """Sends records to Weights & Biases; the run's id follows from its directory, so a resumed run goes on there."""
 
     def __init__(self, run_dir: Path, project: str, config: Mapping[str, Any]):
         try:
@@ -77,7 +77,8 @@ class WandbTracker:
             raise UserError(
                 "TrackingConfig.wandb_project is set and wandb is not installed: `pip install wandb`, or unset it."
             ) from None
-        self._run = wandb.init(project=project, name=run_dir.name, id=run_dir.name, resume="allow", config=dict(config))
+        identity = hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:16]
+        self._run = wandb.init(project=project, name=run_dir.name, id=identity, resume="allow", config=dict(config))
 
     def write(self, record: Mapping[str, Any]) -> None:
         self._run.log(
@@ -95,11 +96,24 @@ class Trackers:
       kinds_at_start: kinds of the records that were already written for the step that the run goes on from.
     """
 
-    def __init__(self, config: TrackingConfig, run_dir: str | os.PathLike[str], step: int, snapshot: Mapping[str, Any]):
+    def __init__(
+        self,
+        config: TrackingConfig,
+        run_dir: str | os.PathLike[str],
+        step: int,
+        snapshot: Mapping[str, Any],
+        *,
+        writer: bool = True,
+    ):
+        """`writer` is False for a further process of the run: it keeps what the first one writes apart from itself."""
         run_dir = Path(run_dir)
-        jsonl = JsonlTracker(run_dir, step)
-        self.kinds_at_start = jsonl.kinds_at_step
-        self._trackers: list[Tracker] = [jsonl]
+        self.kinds_at_start = {
+            record["kind"] for _, record in read_records(run_dir / METRICS) if record["step"] == step
+        }
+        self._trackers: list[Tracker] = []
+        if not writer:
+            return
+        self._trackers.append(JsonlTracker(run_dir, step))
         if config.tensorboard:
             self._trackers.append(TensorBoardTracker(run_dir, step))
         if config.wandb_project is not None:
@@ -120,13 +134,26 @@ class Trackers:
             tracker.close()
 
 
-def read_lines(path: Path) -> list[str]:
-    """The whole records of a metrics file; a last line that a kill has cut short is left out."""
+def read_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of a metrics file, each with its record; a last line that a kill has cut short is left out.
+
+    Raises:
+      UserError: another line is not a record.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
-    return text.split("\n")[:-1]
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if not {"step", "kind"} <= record.keys():
+                raise ValueError
+        except (ValueError, AttributeError):
+            raise UserError(f"{path}:{number}: not a record of a run; delete this line to go on.") from None
+        records.append((line.decode("utf-8"), record))
+    return records
 
 
 def finite(record: Mapping[str, Any]) -> dict[str, Any]:

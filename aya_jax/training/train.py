@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +23,10 @@ from aya_jax.training.banner import show_banner
 from aya_jax.training.checkpoint import Checkpoints, load_params, locate
 from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
+from aya_jax.training.console import make_console
 from aya_jax.training.monitor import Monitor
 from aya_jax.training.optimizer import make_optimizer
-from aya_jax.training.placement import place
+from aya_jax.training.placement import check_divides, place
 from aya_jax.training.schedules import learning_rate
 from aya_jax.training.signals import StopRequest
 from aya_jax.training.state import TrainState, abstract_state, make_state, state_shardings
@@ -41,9 +43,11 @@ def run(resolved: Resolved[TrainConfig]) -> None:
     """
     config = resolved.config
     use_compilation_cache(config.tracking.compilation_cache)
-    console = Console(quiet=jax.process_index() != 0)
+    console = make_console(quiet=jax.process_index() != 0)
     with RunDirectory.open(config.run_dir, resolved, environment.describe(), writer=jax.process_index() == 0):
         mesh = make_mesh(config.mesh)
+        rows = config.data.global_batch // config.accumulation
+        check_divides(mesh, config.mesh.logical_axes, rows, config.data.sequence_length)
         loader = BatchLoader(
             config.data, steps=config.steps, process_index=jax.process_index(), process_count=jax.process_count()
         )
@@ -61,20 +65,21 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
     step = compile_step(config, model, optimizer, shardings, len(loader.task_names))
     validator = Validator(config, model, mesh, loader)
     with StopRequest() as stop, Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints:
-        state, meta = start(config, model, optimizer, shardings, checkpoints, loader)
+        state, meta = start(config, model, optimizer, shardings, checkpoints, loader, console)
         first = int(state.step)
-        show_banner(console, config, mesh, first)
+        show_banner(console, config, mesh, first, validator.tasks)
         loader.print_table(console)
         with (
-            Trackers(config.tracking, config.run_dir, first, resolved.snapshot) as trackers,
+            Trackers(
+                config.tracking, config.run_dir, first, resolved.snapshot, writer=jax.process_index() == 0
+            ) as trackers,
             Monitor(config, loader.task_names, trackers, console, first, meta.get("monitor")) as monitor,
             loader.from_step(first) as batches,
         ):
             clock = Clock()
-            if (
-                validator.is_due(first) and "validation" not in trackers.kinds_at_start
-            ):  # killed between saving and measuring
-                trackers.write(monitor.stamp(first, "validation") | validator.measure(state.params))
+            if validator.is_due(first) and "validation" not in trackers.kinds_at_start:
+                with clock.timing("validation"):  # ended between saving and measuring
+                    trackers.write(monitor.stamp(first, "validation") | validator.measure(state.params))
             for done in range(first + 1, config.steps + 1):
                 with clock.timing("data"):
                     batch = place(next(batches), mesh, model.rules)
@@ -82,10 +87,10 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                     state, metrics = step(state, batch)
                 monitor.step(done, metrics, clock)
                 if stop.requested or done % config.checkpoints.every == 0 or done == config.steps:
-                    meta = {"loader": loader.identity(), "monitor": monitor.flush(clock)}
+                    meta = about(loader) | {"monitor": monitor.flush(clock)}
                     with clock.timing("checkpoint"):
                         checkpoints.save(state, meta)
-                if stop.requested:
+                if stop.requested and done < config.steps:
                     break
                 if validator.is_due(done):
                     with clock.timing("validation"):
@@ -121,6 +126,7 @@ def start(
     shardings: TrainState,
     checkpoints: Checkpoints,
     loader: BatchLoader,
+    console: Console,
 ) -> tuple[TrainState, Mapping[str, Any]]:
     """The state to go on from, and what was saved with it: the newest checkpoint, other weights, or random ones."""
     like = abstract_state(model, optimizer, shardings)
@@ -129,8 +135,15 @@ def start(
         return restored.state, restored.meta
     if config.initialize_from is None:
         return make_state(lambda: model.init(jax.random.key(config.seed)), optimizer, shardings), {}
-    params = load_params(locate(config.initialize_from), like.params)
+    checkpoint = locate(config.initialize_from, console.print)
+    params = load_params(checkpoint, like.params)
+    console.print(f"Starting from the weights of {checkpoint}.", highlight=False)
     return make_state(lambda: params, optimizer, shardings), {}
+
+
+def about(loader: BatchLoader) -> dict[str, Any]:
+    """What a checkpoint says of the data that it was trained on."""
+    return {"loader": loader.identity(), "vocabulary": dataclasses.asdict(loader.vocabulary)}
 
 
 def check_same_batches(loader: BatchLoader, meta: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from aya_jax.config import UserError
 from aya_jax.data import store
 from aya_jax.data.batches import BatchLoader, validation_batches
 from aya_jax.models.transformer import Transformer
@@ -115,21 +116,32 @@ def _fetch(scored: Scored) -> Scored:
 
 
 class Validator:
-    """Measures the tasks of a run on their held-out splits."""
+    """Measures the tasks of a run on their held-out splits.
+
+    Attributes:
+      tasks: those that have held-out documents.
+    """
 
     def __init__(self, config: TrainConfig, model: Transformer, mesh: Mesh, loader: BatchLoader):
         self._config, self._mesh, self._rules = config, mesh, model.rules
         self._score = make_score(model, mesh)
-        self._tasks = held_out_tasks(config.data.store_dir, config.validation.tasks or loader.task_names)
+        self.tasks = held_out_tasks(config.data.store_dir, config.validation.tasks or loader.task_names)
+        if config.validation.tasks and not self.tasks:
+            raise UserError(
+                f"ValidationConfig.tasks = {config.validation.tasks}: no such held-out documents in "
+                f"{config.data.store_dir}, which has {', '.join(store.names(config.data.store_dir, SPLIT)) or 'none'}."
+            )
+        for task in self.tasks:
+            check_tokenizer(held_out_store(config.data.store_dir, task), loader.vocabulary)
 
     def is_due(self, done: int) -> bool:
         """Whether step `done` is one to measure after: every so many, and the last."""
         every = self._config.validation.every
-        return bool(self._tasks) and done > 0 and (done == self._config.steps or bool(every and done % every == 0))
+        return bool(self.tasks) and done > 0 and (done == self._config.steps or bool(every and done % every == 0))
 
     def measure(self, params: Any) -> dict[str, float]:
         """The numbers of a validation record."""
-        return record({task: self._measure_task(params, task) for task in self._tasks})
+        return record({task: self._measure_task(params, task) for task in self.tasks})
 
     def _measure_task(self, params: Any, task: str) -> HeldOut:
         batches = validation_batches(
@@ -155,6 +167,19 @@ def held_out_tasks(store_dir: str, patterns: Sequence[str]) -> tuple[str, ...]:
 def held_out_store(store_dir: str, task: str) -> store.TokenStore:
     """The held-out documents of a task."""
     return store.TokenStore.open(store.store_path(store_dir, task, SPLIT))
+
+
+def check_tokenizer(opened: store.TokenStore, vocabulary: store.VocabularyInfo) -> None:
+    """Refuses a store of another tokenizer than the model's.
+
+    Raises:
+      UserError: its ids mean something else.
+    """
+    if opened.manifest.vocabulary.digest != vocabulary.digest:
+        raise UserError(
+            f"{opened.directory}: made with another tokenizer ({opened.manifest.vocabulary.spec}) than the model was "
+            f"trained with ({vocabulary.spec}); prepare it with that one."
+        )
 
 
 def combine(parts: Iterable[HeldOut]) -> HeldOut:
