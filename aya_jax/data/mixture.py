@@ -111,10 +111,11 @@ def slots(shares: Sequence[float]) -> list[int]:
     """Whole slots of a period for each share, at least one each: largest remainders. They sum to `PERIOD`."""
     exact = [share * PERIOD for share in shares]
     counts = [max(1, math.floor(value)) for value in exact]
-    order = sorted(range(len(shares)), key=lambda k: (counts[k] - exact[k], k))
     missing = PERIOD - sum(counts)
-    for k in range(abs(missing)):  # fewer than there are tasks; those cut are the ones rounded up the most
-        counts[order[k if missing > 0 else -1 - k]] += 1 if missing > 0 else -1
+    if missing < 0:  # tiny shares were given a slot: the largest has many, and gives them up
+        counts[counts.index(max(counts))] += missing
+    for k in sorted(range(len(shares)), key=lambda k: (counts[k] - exact[k], k))[: max(0, missing)]:
+        counts[k] += 1
     return counts
 
 

@@ -36,7 +36,7 @@ def pack_windows(
     Returns:
       the fields above, [N, S].
     """
-    tokens, targets = np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
+    tokens, targets = windows[:, :-1].copy(), windows[:, 1:].copy()
     across = tokens == eos_id if bos_id is None else targets == bos_id
     if bos_id == eos_id:  # one token opens and ends documents: a boundary is two of them
         across &= tokens == eos_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 
 
@@ -20,6 +21,7 @@ class TableRow:
       planned: tokens that the run will read.
       epochs: how often it reads each token, on average.
       share: of the run's tokens, 0 to 1.
+      num_tasks: how many tasks the row sums.
     """
 
     task: str
@@ -28,10 +30,11 @@ class TableRow:
     available: int
     planned: int
     share: float
+    num_tasks: int = 1
 
     @property
     def epochs(self) -> float:
-        """Planned tokens over those there are."""
+        """Planned tokens over available ones."""
         return self.planned / self.available
 
 
@@ -71,27 +74,39 @@ def _totals(rows: Sequence[TableRow], tags: Callable[[TableRow], tuple[str, str]
 
 def _sum(language: str, domain: str, rows: Sequence[TableRow]) -> TableRow:
     available, planned = sum(row.available for row in rows), sum(row.planned for row in rows)
-    return TableRow("", language, domain, available, planned, sum(row.share for row in rows))
+    return TableRow("", language, domain, available, planned, sum(row.share for row in rows), len(rows))
 
 
 def render_table(table: TokenTable, title: str) -> Table:
-    """The table for a terminal: tasks, then the totals of what has more than one of them."""
-    drawn = Table(title=title, title_justify="left")
+    """The table for a terminal: the tasks, and the totals that are of more than one of them."""
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("task", "language", "domain"):
-        drawn.add_column(heading)
+        drawn.add_column(heading, no_wrap=True)
     for heading in ("tokens", "planned", "epochs", "share"):
-        drawn.add_column(heading, justify="right")
-    for group in (table.tasks, table.languages, table.domains, (table.total,)):
-        if len(group) > 1 or group[0] in (*table.tasks, table.total):
-            for row in group:
-                drawn.add_row(*_cells(row), style="bold" if row == table.total else None)
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    for group in (table.tasks, _of_several(table.languages), _of_several(table.domains), (table.total,)):
+        for row in group:
+            drawn.add_row(*_cells(row), style="bold" if row == table.total else None)
+        if group:
             drawn.add_section()
     return drawn
 
 
+def _of_several(totals: Sequence[TableRow]) -> list[TableRow]:
+    return [total for total in totals if total.num_tasks > 1] if len(totals) > 1 else []
+
+
 def _cells(row: TableRow) -> tuple[str, ...]:
-    names = (row.task, row.language, row.domain) if row.task else ("all", row.language, row.domain)
-    return (*names, _count(row.available), _count(row.planned), f"{row.epochs:.3g}", f"{row.share:.2%}")
+    name = row.task or ("all" if row.language == row.domain == "" else "")
+    return (
+        name,
+        row.language,
+        row.domain,
+        _count(row.available),
+        _count(row.planned),
+        f"{row.epochs:.3g}",
+        f"{row.share:.2%}",
+    )
 
 
 def _count(tokens: int) -> str:
