@@ -79,7 +79,7 @@ def _sum(language: str, domain: str, rows: Sequence[TableRow]) -> TableRow:
 
 def render_table(table: TokenTable, title: str) -> Table:
     """The table for a terminal: the tasks, and the totals that are of more than one of them."""
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("task", "language", "domain"):
         drawn.add_column(heading, no_wrap=True)
     for heading in ("tokens", "planned", "epochs", "share"):
