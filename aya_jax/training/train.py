@@ -93,6 +93,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                 if stop.requested and done < config.steps:
                     break
                 if validator.is_due(done):
+                    monitor.flush(clock)
                     with clock.timing("validation"):
                         trackers.write(monitor.stamp(done, "validation") | validator.measure(state.params))
             checkpoints.wait()

@@ -67,7 +67,10 @@ def write_config(folder: Path, store_dir: Path, steps: int = STEPS) -> Path:
 
 def start(*arguments: object, devices: int = 1) -> subprocess.Popen:
     """`aya` with these arguments in a process of its own, with as many emulated devices."""
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "aya_jax", *map(str, arguments)],
         env=environment,
