@@ -195,12 +195,14 @@ def _languages_sentence(comparison: Comparison, group: Group) -> str:
     if len(comparison.languages) < 2:
         return ""
     changes = {measure.title: comparison.difference(measure, group) for measure in comparison.languages}
-    rises = sum(change.low > 0 for change in changes.values())
-    falls = sum(change.high < 0 for change in changes.values())
+    known = all(_known(change) for change in changes.values())
+    rises = sum((change.low if known else change.estimate) > 0 for change in changes.values())
+    falls = sum((change.high if known else change.estimate) < 0 for change in changes.values())
+    measurably = "measurably " if known else ""
     first, *_, last = sorted(changes, key=lambda title: changes[title].estimate)
     return (
-        f"With {group_title(comparison, group)}, {rises} of {len(changes)} languages are measurably worse and {falls} "
-        f"measurably better; the changes run from {first} ({signed(changes[first].estimate)}) to {last} "
+        f"With {group_title(comparison, group)}, {rises} of {len(changes)} languages are {measurably}worse and {falls} "
+        f"{measurably}better; the changes run from {first} ({signed(changes[first].estimate)}) to {last} "
         f"({signed(changes[last].estimate)})."
     )
 
