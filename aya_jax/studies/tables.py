@@ -60,6 +60,11 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    @property
+    def noted(self) -> bool:
+        """Whether any cell has small print: then every number leaves room for it, so that numbers stay aligned."""
+        return any(cell.note for row in self.rows for cell in row)
+
 
 def differences_table(
     comparison: Comparison, measures: Sequence[Measure], name: str, title: str, caption: str
