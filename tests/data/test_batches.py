@@ -309,3 +309,11 @@ def test_documents_without_bos_are_divided_at_their_eos(tmp_path):
     ends = batch["tokens"] == vocabulary.eos_id
     np.testing.assert_array_equal(batch["loss_weights"] == 0, ends)
     assert set(batch) == {*packing.FIELDS, "task_ids"}
+
+
+def test_other_processes_wait_for_the_first_to_prepare(store_dir, monkeypatch):
+    monkeypatch.setattr("aya_jax.data.batches._WAIT_SECONDS", 0.0)
+    waiting = config(store_dir, mixture=MixtureConfig(rates="text_fr"))
+    with pytest.raises(UserError, match="process 0 has not prepared text_fr"):
+        BatchLoader(waiting, steps=1, process_index=1, process_count=2)
+    assert BatchLoader(config(store_dir), steps=1, process_index=1, process_count=2).batch(0)["tokens"].shape == (6, 32)

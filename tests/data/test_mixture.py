@@ -182,3 +182,22 @@ def test_the_order_is_pinned():
         golden.write_text(json.dumps(found) + "\n")
         pytest.fail(f"wrote {golden}: look at it and commit it")
     assert found == json.loads(golden.read_text())
+
+
+# SeqIO
+
+
+def test_a_registered_seqio_mixture_gives_its_own_rates():
+    seqio = pytest.importorskip("aya_jax.data.seqio_source").seqio
+    for name in ("mixture_test_a", "mixture_test_b"):
+        if name not in seqio.TaskRegistry.names():
+            source = seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: None, splits=("train",))
+            seqio.TaskRegistry.add(name, source=source, preprocessors=[], output_features={})
+    if "mixture_test" not in seqio.MixtureRegistry.names():
+        seqio.MixtureRegistry.add("mixture_test", [("mixture_test_a", 3.0), ("mixture_test_b", lambda task: 1.0)])
+    assert mixture.registered_rates("mixture_test") == {"mixture_test_a": 3.0, "mixture_test_b": 1.0}
+    tokens = {"mixture_test_a": 10, "mixture_test_b": 10}
+    counts = make_order(MixtureConfig(rates="mixture_test"), tokens, 1).counts(400)
+    assert counts.tolist() == [300, 100]
+    with pytest.raises(UserError, match="no task or mixture 'mixture_tset'; did you mean mixture_test"):
+        mixture.registered_rates("mixture_tset")

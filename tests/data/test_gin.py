@@ -1,0 +1,23 @@
+"""The shipped mixtures resolve, and say what they are meant to."""
+
+import pathlib
+
+import pytest
+
+from aya_jax.config import resolve
+from aya_jax.data.config import InspectConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"), [("text", {"text_*": 1.0}), ("text_and_code", {"text_*": 0.75, "code_*": 0.25})]
+)
+def test_mixtures(name, rates):
+    files = [str(ROOT / "gin/data/inspect.gin"), str(ROOT / f"gin/mixtures/{name}.gin")]
+    config = resolve(
+        InspectConfig, files=files, bindings=["STORE_DIR='stores'"], search_paths=[str(ROOT / "gin")]
+    ).config
+    assert config.data.mixture.rates == rates
+    assert (config.data.store_dir, config.data.sequence_length, config.data.seed) == ("stores", 256, 0)
+    assert config.data.data_dir is None
