@@ -6,8 +6,10 @@ task's rows (`rows.py`) which tokens those are, and a process reads its own rows
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,8 +19,8 @@ import numpy as np
 from rich.console import Console
 
 from aya_jax.config import UserError
-from aya_jax.data import packing, store
-from aya_jax.data.config import DataConfig
+from aya_jax.data import packing, store, tasks
+from aya_jax.data.config import DataConfig, mixture_keys
 from aya_jax.data.mixture import ORDER_VERSION, make_order
 from aya_jax.data.rows import DocumentRows, WindowBatch, WindowRows, finish_windows, read_documents, read_windows
 from aya_jax.data.store import TokenStore, VocabularyInfo
@@ -180,12 +182,26 @@ def _open_stores(config: DataConfig, process_index: int) -> dict[str, TokenStore
     """The training stores that are there, after what is missing and small was prepared by process 0."""
     from aya_jax.data import prepare  # reads text: what comes with it is not needed where stores are given
 
+    _refuse_unknown(config)
     if process_index == 0:
         prepare.ensure(config)
     else:
         _wait_for_stores(config, prepare.missing_tasks)
     names = store.names(config.store_dir)
     return {name: TokenStore.open(store.store_path(config.store_dir, name, "train")) for name in names}
+
+
+def _refuse_unknown(config: DataConfig) -> None:
+    """Names a mixture's key that is close to a task there is, and none itself, before anyone is told to prepare it."""
+    known = {*store.names(config.store_dir), *tasks.TASK_TAGS}
+    for key in mixture_keys(config.mixture):
+        if key in known or any(character in key for character in "*?["):
+            continue
+        # What SeqIO has besides was registered by a module that imported it.
+        if "seqio" in sys.modules and tasks.registered(key):
+            continue
+        if near := difflib.get_close_matches(key, sorted(known), n=3):
+            raise UserError(f"mixture: there is no task {key!r}; did you mean {', '.join(near)}?")
 
 
 def _wait_for_stores(config: DataConfig, missing_tasks: Any) -> None:

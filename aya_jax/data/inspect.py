@@ -119,7 +119,8 @@ def heading(batch: Batch, row: int, loader: BatchLoader, step: int) -> Text:
     task = int(batch["task_ids"][row, 0])
     language, domain = loader.task_tags[task]
     segments, weights = batch["segment_ids"][row], batch["loss_weights"][row]
-    counts = f"{segments.max()} segments, {np.count_nonzero(weights)} of {len(weights)} tokens predict, "
+    plural = "" if segments.max() == 1 else "s"
+    counts = f"{segments.max()} segment{plural}, {np.count_nonzero(weights)} of {len(weights)} tokens predict, "
     mean = f"mean weight {weights[weights > 0].mean():.3g}" if weights.any() else "no weight"
     text = Text(f"\nbatch {step} row {row}  ")
     text.append(loader.task_names[task], "bold")

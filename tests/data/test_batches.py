@@ -273,6 +273,7 @@ def test_damage_found_while_reading_ahead_reaches_the_reader(tmp_path):
     [
         ({"sequence_length": 100_000}, "cannot fill a sequence of 100000.*lower DataConfig.sequence_length"),
         ({"mixture": MixtureConfig(rates={"text_en": 1.0, "text_d?x": 1.0})}, "did you mean text_de"),
+        ({"mixture": MixtureConfig(rates="text_em")}, "no task 'text_em'; did you mean text_"),
     ],
 )
 def test_what_the_stores_cannot_give_is_named(store_dir, changes, message):
