@@ -252,7 +252,8 @@ class TrainConfig:
             yield Problem("seed", "between 0 and 2^32 - 1")
         yield from self._validate_sequence()
         yield from self._validate_batch()
-        yield from self._validate_schedule()
+        if self.steps >= 1:
+            yield from self._validate_schedule()
 
     def _validate_sequence(self) -> Iterator[Problem]:
         length, longest = self.data.sequence_length, self.model.max_sequence_length

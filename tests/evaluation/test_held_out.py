@@ -1,0 +1,223 @@
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aya_jax.config import UserError, resolve
+from aya_jax.data import store
+from aya_jax.evaluation import held_out
+from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.config import MeshConfig
+from aya_jax.parallel.mesh import make_mesh
+from aya_jax.training import train
+from aya_jax.training.checkpoint import load_params, locate
+from aya_jax.training.config import TrainConfig
+from aya_jax.training.validation import Scored
+from tests.data.stores import VOCABULARY, document, write_store
+from tests.training import small_run
+
+LENGTH = 64
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run directory; its weights are those of six steps."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    file = small_run.write_config(folder, small_run.write_stores(folder / "stores"), steps=6)
+    train.run(resolve(TrainConfig, files=[file], bindings=[f"RUN_DIR={folder / 'run'}"]))
+    return folder / "run"
+
+
+def evaluate(model_dir, *bindings):
+    held_out.run(resolve(EvaluateConfig, bindings=[f"EvaluateConfig.model_dir='{model_dir}'", *bindings]))
+
+
+def results(run_dir, name="held_out"):
+    folder = run_dir / "evaluations"
+    samples = [json.loads(line) for line in (folder / f"{name}.samples.jsonl").read_text().splitlines()]
+    return json.loads((folder / f"{name}.json").read_text()), samples
+
+
+def load(run_dir):
+    config = held_out.training_config(locate(run_dir, pytest.fail))
+    model = Transformer(config.model, config.precision)
+    return model, load_params(locate(run_dir, pytest.fail), held_out.abstract_params(model, make_mesh(MeshConfig())))
+
+
+def by_hand(run_dir, task):
+    """nll of each document in float64: every window of the store scored alone, with the model's plain logits."""
+    model, params = load(run_dir)
+    opened = store.TokenStore.open(str(run_dir.parent / "stores" / task / "validation"))
+    documents = opened.read_documents(np.arange(opened.num_documents))
+    stream = np.concatenate(documents)
+    owner = np.repeat(np.arange(len(documents)), [len(d) for d in documents])
+    at = np.concatenate([np.arange(len(d)) for d in documents])
+    logits = jax.jit(model.logits)
+    nll = np.zeros(len(documents))
+    for start in range(0, len(stream) - 1, LENGTH):
+        window = stream[start : start + LENGTH]
+        row = np.zeros((1, LENGTH), np.int32)
+        row[0, : len(window)] = window
+        segments, positions = (np.zeros((1, LENGTH), np.int32) for _ in range(2))
+        ids = owner[start : start + LENGTH]
+        segments[0, : len(ids)] = ids - ids[0] + 1
+        firsts = np.searchsorted(ids, ids)
+        positions[0, : len(ids)] = np.arange(len(ids)) - firsts
+        batch = {"tokens": row, "segment_ids": segments, "positions": positions}
+        scores = np.asarray(logits(params, {k: jnp.asarray(v) for k, v in batch.items()}), np.float64)[0]
+        lse = scores.max(-1) + np.log(np.exp(scores - scores.max(-1, keepdims=True)).sum(-1))
+        for k in range(min(LENGTH, len(stream) - 1 - start)):
+            target = start + k + 1
+            if at[target] > 0:
+                nll[owner[target]] += lse[k] - scores[k, stream[target]]
+    return nll, documents
+
+
+def test_every_document_is_scored_as_by_hand(trained):
+    evaluate(trained)
+    summary, samples = results(trained)
+    assert set(summary["tasks"]) == set(small_run.TASKS)
+    for task in ("text_en", "code_web"):
+        nll, documents = by_hand(trained, task)
+        found = [sample for sample in samples if sample["task"] == task]
+        assert [sample["id"] for sample in found] == [f"{task}/{k}" for k in range(len(documents))]
+        assert [sample["tokens"] for sample in found] == [len(d) - 1 for d in documents]
+        assert [sample["bytes"] for sample in found] == [len(d) - 2 for d in documents]
+        np.testing.assert_allclose([sample["nll"] for sample in found], nll, rtol=2e-5)
+
+
+def test_summaries_are_sums_of_the_samples_and_equal_the_run_s_own_validation(trained):
+    evaluate(trained)
+    summary, samples = results(trained)
+    for group, key in (("tasks", "task"), ("domains", "domain"), ("languages", "language")):
+        for name, found in summary[group].items():
+            chosen = [s for s in samples if s[key] == name]
+            nll, tokens, num_bytes = (sum(s[field] for s in chosen) for field in ("nll", "tokens", "bytes"))
+            assert (found["tokens"], found["bytes"]) == (tokens, num_bytes)
+            assert found["loss"] == pytest.approx(nll / tokens, rel=1e-12)
+            assert found["perplexity"] == pytest.approx(math.exp(nll / tokens), rel=1e-12)
+            assert found["bits_per_byte"] == pytest.approx(nll / math.log(2) / num_bytes, rel=1e-12)
+    assert set(summary["languages"]) == {"en", "de"}  # of text; code has its domain
+    last = [r for r in small_run.records(trained) if r["kind"] == "validation"][-1]
+    assert (summary["checkpoint_step"], last["step"]) == (6, 6)
+    assert summary["all"]["loss"] == pytest.approx(last["loss"], rel=1e-9)
+
+
+def test_results_stand_for_the_same_weights_question_and_text(trained, tmp_path, monkeypatch):
+    measured = []
+    measure = held_out.measure
+    monkeypatch.setattr(held_out, "measure", lambda *arguments: measured.append(1) or measure(*arguments))
+    for count, bindings in enumerate(
+        [(), ("EvaluateConfig.tasks=('text_*',)",), (f"EvaluateConfig.store_dir='{tmp_path / 'other'}'",)], 1
+    ):
+        if count == 3:
+            write_store(str(tmp_path / "other" / "text_en" / "validation"), [[document(b"hello")]], split="validation")
+        for _ in range(2):
+            evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", "EvaluateConfig.batch=4", *bindings)
+        assert len(measured) == count
+    evaluate(trained / "checkpoints" / "6", f"EvaluateConfig.run_dir='{tmp_path}'", *bindings)
+    assert len(measured) == 3  # another name of the same weights
+    write_store(str(tmp_path / "other" / "text_en" / "validation"), [[document(b"hullo")]], split="validation")
+    evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", *bindings)
+    assert len(measured) == 4
+
+
+def test_the_batch_does_not_change_the_numbers(trained, tmp_path):
+    for name, batch in (("three", 3), ("eight", 8)):
+        evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", f"EvaluateConfig.name='{name}'",
+                 f"EvaluateConfig.batch={batch}")  # fmt: skip
+    three, eight = results(tmp_path, "three")[1], results(tmp_path, "eight")[1]
+    assert [s["id"] for s in three] == [s["id"] for s in eight]
+    np.testing.assert_allclose([s["nll"] for s in three], [s["nll"] for s in eight], rtol=1e-5)
+
+
+def test_max_tokens_takes_the_first_documents(trained, tmp_path):
+    evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", "EvaluateConfig.max_tokens=128")
+    evaluate(trained)
+    whole = {s["id"]: s for s in results(trained)[1]}
+    _, samples = results(tmp_path)
+    for task in small_run.TASKS:
+        cut = [s for s in samples if s["task"] == task]
+        assert 0 < len(cut) < 18
+        assert all(s["tokens"] == whole[s["id"]]["tokens"] for s in cut[:-1])
+        assert sum(s["tokens"] for s in cut) <= 128
+
+
+def test_tokens_without_weight_belong_to_nobody(tmp_path):
+    """A task that weighs answers alone: documents own their weighted tokens."""
+    documents = [document(b"abcd", weights=np.array(w, np.float32)) for w in ([0, 0, 1, 1, 0, 1], [1, 1, 0, 0, 0, 1])]
+    opened = write_store(str(tmp_path / "chat" / "validation"), [documents], task="chat", split="validation")
+    assert held_out.predicted_tokens(opened).tolist() == [3, 2]
+    nll = np.array([[1.0, 2.0, 4.0, 0.0, 8.0, 16.0]])
+    scored = Scored(nll, nll > 0, np.array([[1, 1, 0, 0, 1, 0]]))
+    first, second = held_out.by_document("chat", opened, [scored])
+    assert (first.nll, first.tokens, first.bytes) == (7.0, 3, 2)
+    assert (second.nll, second.tokens, second.bytes) == (24.0, 2, 1)
+
+
+def test_the_digest_is_that_of_the_weights_on_any_mesh(trained):
+    _, params = load(trained)
+    code = (
+        "import sys, pathlib\n"
+        "from tests.evaluation.test_held_out import held_out, load\n"
+        "model, params = load(pathlib.Path(sys.argv[1]))\n"
+        "assert len(params['embedding']['table'].sharding.device_set) == 8\n"
+        "print(held_out.weights_digest(params))\n"
+    )
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    output = subprocess.run(
+        [sys.executable, "-c", code, trained], env=os.environ | flags, capture_output=True, text=True, timeout=300
+    )
+    assert output.stdout.strip() == held_out.weights_digest(params), output.stderr
+    scale = params["final_norm"]["scale"]
+    other = params | {"final_norm": {"scale": scale.at[0].set(np.nextafter(scale[0], np.float32(2)))}}
+    assert held_out.weights_digest(other) != held_out.weights_digest(params)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (["EvaluateConfig.tasks=('text_xx',)"], "no held-out documents of text_xx"),
+        (["EvaluateConfig.store_dir='nowhere'"], "nowhere: no held-out documents"),
+    ],
+)
+def test_nothing_to_measure_is_an_error(trained, tmp_path, bindings, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", *bindings)
+    assert not (tmp_path / "evaluations").exists()
+
+
+def test_stores_of_another_tokenizer_are_refused(trained, tmp_path):
+    info = VOCABULARY.info("another")
+    directory = str(tmp_path / "stores" / "text_en" / "validation")
+    write_store(directory, [[document(b"hello")]], split="validation", vocabulary=info)
+    with pytest.raises(UserError, match="another tokenizer"):
+        evaluate(trained, f"EvaluateConfig.store_dir='{tmp_path / 'stores'}'", f"EvaluateConfig.run_dir='{tmp_path}'")
+
+
+def test_a_checkpoint_without_its_run_is_an_error(trained, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "6").symlink_to(trained / "checkpoints" / "6")
+    with pytest.raises(UserError, match=r"config\.gin: missing"):
+        evaluate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("binding", "expected"),
+    [
+        ("name='a/b'", "without folders"),
+        ("tasks=()", "at least one"),
+        ("batch=0", "at least 1"),
+        ("max_tokens=0", "None"),
+    ],
+)
+def test_mistakes_are_named(binding, expected):
+    with pytest.raises(UserError, match=expected):
+        resolve(EvaluateConfig, bindings=["EvaluateConfig.model_dir='m'", f"EvaluateConfig.{binding}"])
