@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from aya_jax.kernels.attention.reference import dense_mask
 
-_MIN_TILE = 128
+_MIN_TILE = 64
 _MAX_TILES = 16
 # Finite: a row of -inf alone would give NaN where XLA evaluates both sides of a `where`.
 _MASKED = -1e30

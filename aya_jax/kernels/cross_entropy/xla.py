@@ -50,19 +50,38 @@ def _dense(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> tuple[jax
 
 def _dense_forward(hidden, table, targets):
     logits = _logits(hidden, table)
+    target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     peak = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.exp(logits - peak)
     total = jnp.sum(weights, axis=-1)
     lse = jnp.log(total) + peak[..., 0]
-    log_probs = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - lse
+    log_probs = target - lse
     return (log_probs, lse), (hidden, table, targets, weights, total)
 
 
 def _dense_backward(saved, cotangents):
     hidden, table, targets, weights, total = saved
+    if hidden.dtype == jnp.float32:
+        return _dense_backward_float32(saved, cotangents)
     grad_logits = _grad_logits(weights, 1.0 / total, targets, cotangents, hidden.dtype)
     grad_hidden = jnp.einsum("bsv,vd->bsd", grad_logits, table.astype(hidden.dtype))
     grad_table = jnp.einsum("bsv,bsd->vd", grad_logits, hidden, preferred_element_type=jnp.float32)
+    return grad_hidden, grad_table.astype(table.dtype), None
+
+
+def _dense_backward_float32(saved, cotangents):
+    """The two terms of dz apart, so that no pass over [B, S, V] is left but the matrix products.
+
+    p has one factor per token, which the small operands can bear, and the one-hot term touches one row per token. Only
+    in float32: where p of a likely target is rounded to 8 bits, p h - h would lose what dz h keeps.
+    """
+    hidden, table, targets, weights, total = saved
+    grad_log_probs, grad_lse = (cotangent[..., None] for cotangent in cotangents)
+    factor = (grad_lse - grad_log_probs) / total[..., None]
+    rows = table[targets].astype(jnp.float32)
+    grad_hidden = factor * jnp.einsum("bsv,vd->bsd", weights, table.astype(jnp.float32)) + grad_log_probs * rows
+    grad_table = jnp.einsum("bsv,bsd->vd", weights, factor * hidden)
+    grad_table = grad_table.at[targets].add(grad_log_probs * hidden)
     return grad_hidden, grad_table.astype(table.dtype), None
 
 
