@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -318,3 +320,17 @@ def test_other_processes_wait_for_the_first_to_prepare(store_dir, monkeypatch):
     with pytest.raises(UserError, match="process 0 has not prepared text_fr"):
         BatchLoader(waiting, steps=1, process_index=1, process_count=2)
     assert BatchLoader(config(store_dir), steps=1, process_index=1, process_count=2).batch(0)["tokens"].shape == (6, 32)
+
+
+def test_reading_prepared_stores_needs_no_tensorflow(store_dir):
+    code = f"""
+import sys
+from aya_jax.data.batches import BatchLoader
+from aya_jax.data.config import DataConfig, MixtureConfig
+config = DataConfig(
+    store_dir={store_dir!r}, mixture=MixtureConfig(rates={{"text_*": 1.0}}), sequence_length=8, global_batch=2
+)
+BatchLoader(config, steps=1).batch(0)
+print([name for name in ("tensorflow", "seqio", "apache_beam") if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
