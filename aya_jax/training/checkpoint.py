@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from aya_jax.config import UserError
 from aya_jax.config.files import unwritable, write_atomic
@@ -58,8 +59,9 @@ class Checkpoints:
         self._warn = warn
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            if jax.process_index() == 0:
+                for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
         except OSError as error:
             raise unwritable(self._folder, error) from error
         self._manager = ocp.CheckpointManager(
@@ -130,7 +132,7 @@ class Checkpoints:
                     return restored
             self._warn(f"Checkpoint {step} is damaged and is set aside. {damage}")
             self._set_aside(step)
-        if steps:
+        if steps or any(self._folder.glob("*.damaged")):
             raise UserError(
                 f"{self._folder}: none of the checkpoints can be read (set aside as *.damaged); "
                 "choose another RUN_DIR to start over, or put back a good copy."
@@ -171,8 +173,10 @@ class Checkpoints:
         """Renames a damaged checkpoint, so that its step can be saved again."""
         damaged = self._folder / str(step)
         target = damaged.with_name(f"{step}.damaged")
-        shutil.rmtree(target, ignore_errors=True)
-        damaged.rename(target)
+        if jax.process_index() == 0:
+            shutil.rmtree(target, ignore_errors=True)
+            damaged.rename(target)
+        multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
         self._manager.reload()
 
     def _seal_when_finished(self, step: int) -> None:

@@ -77,7 +77,14 @@ def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, 
 
 
 def make_state(
-    make_params: Callable[[], Any], optimizer: optax.GradientTransformation, shardings: TrainState
+    make_params: Callable[[Any], Any], source: Any, optimizer: optax.GradientTransformation, shardings: TrainState
 ) -> TrainState:
-    """The state before the first step, each part made where it belongs."""
-    return jax.jit(lambda: fresh_state(make_params(), optimizer), out_shardings=shardings)()
+    """The state before the first step, each part made where it belongs.
+
+    Args:
+      make_params: from `source` to parameters.
+      source: a key, or weights that were loaded; an argument of the program, so that weights do not become part of it.
+      optimizer: whose state to start.
+      shardings: from `state_shardings`.
+    """
+    return jax.jit(lambda given: fresh_state(make_params(given), optimizer), out_shardings=shardings)(source)

@@ -130,8 +130,14 @@ class Trackers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        failed: Exception | None = None
         for tracker in self._trackers:
-            tracker.close()
+            try:
+                tracker.close()
+            except Exception as one:  # a full disk fails here too; the others are closed all the same
+                failed = failed or one
+        if failed is not None and error is None:
+            raise UserError(f"the last records could not be written: {failed}") from failed
 
 
 def read_records(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -64,7 +64,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
     shardings = state_shardings(mesh, model, optimizer)
     step = compile_step(config, model, optimizer, shardings, len(loader.task_names))
     validator = Validator(config, model, mesh, loader)
-    with StopRequest() as stop, Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints:
+    with StopRequest(jax.process_count()) as stop, Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints:
         state, meta = start(config, model, optimizer, shardings, checkpoints, loader, console)
         first = int(state.step)
         show_banner(console, config, mesh, first, validator.tasks)
@@ -86,11 +86,12 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                 with clock.timing("compilation" if done == first + 1 else "dispatch"):
                     state, metrics = step(state, batch)
                 monitor.step(done, metrics, clock)
-                if stop.requested or done % config.checkpoints.every == 0 or done == config.steps:
+                ends = stop.after_step(done)
+                if ends or done % config.checkpoints.every == 0 or done == config.steps:
                     meta = about(loader) | {"monitor": monitor.flush(clock)}
                     with clock.timing("checkpoint"):
                         checkpoints.save(state, meta)
-                if stop.requested and done < config.steps:
+                if ends and done < config.steps:
                     break
                 if validator.is_due(done):
                     monitor.flush(clock)
@@ -135,11 +136,11 @@ def start(
     if restored is not None:
         return restored.state, restored.meta
     if config.initialize_from is None:
-        return make_state(lambda: model.init(jax.random.key(config.seed)), optimizer, shardings), {}
+        return make_state(model.init, jax.random.key(config.seed), optimizer, shardings), {}
     checkpoint = locate(config.initialize_from, console.print)
     params = load_params(checkpoint, like.params)
     console.print(f"Starting from the weights of {checkpoint}.", highlight=False)
-    return make_state(lambda: params, optimizer, shardings), {}
+    return make_state(lambda given: given, params, optimizer, shardings), {}
 
 
 def about(loader: BatchLoader) -> dict[str, Any]:

@@ -141,7 +141,9 @@ class Validator:
 
     def measure(self, params: Any) -> dict[str, float]:
         """The numbers of a validation record."""
-        return record({task: self._measure_task(params, task) for task in self.tasks})
+        results = {task: self._measure_task(params, task) for task in self.tasks}
+        manifests = {task: held_out_store(self._config.data.store_dir, task).manifest for task in self.tasks}
+        return record(results) | by_tag(results, {task: (m.language, m.domain) for task, m in manifests.items()})
 
     def _measure_task(self, params: Any, task: str) -> HeldOut:
         batches = validation_batches(
@@ -185,6 +187,22 @@ def check_tokenizer(opened: store.TokenStore, vocabulary: store.VocabularyInfo) 
 def combine(parts: Iterable[HeldOut]) -> HeldOut:
     """The sums of all parts together."""
     return sum(parts, HeldOut())
+
+
+def by_tag(results: Mapping[str, HeldOut], tags: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    """Bits per byte of each language's text and of each domain.
+
+    Args:
+      results: of each task.
+      tags: (language, domain) of each task.
+    """
+    groups: dict[str, list[HeldOut]] = {}
+    for task, held_out in results.items():
+        language, domain = tags[task]
+        groups.setdefault(f"domain/{domain}", []).append(held_out)
+        if domain == "text":
+            groups.setdefault(f"language/{language}", []).append(held_out)
+    return {f"{name}/bits_per_byte": combine(parts).bits_per_byte for name, parts in groups.items()}
 
 
 def record(results: Mapping[str, HeldOut]) -> dict[str, float]:

@@ -25,7 +25,7 @@ OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1.0))
 def build():
     mesh = make_mesh(MeshConfig())
     shardings = state_shardings(mesh, MODEL, OPTIMIZER)
-    return make_state(lambda: MODEL.init(jax.random.key(0)), OPTIMIZER, shardings), shardings
+    return make_state(MODEL.init, jax.random.key(0), OPTIMIZER, shardings), shardings
 
 
 def test_a_fresh_state_begins_at_nothing():
