@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import Mesh
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from aya_jax.kernels import attention, cross_entropy
 from aya_jax.models import flops, parameters
@@ -18,13 +18,9 @@ from aya_jax.training.environment import MFU_FORMULA, peak_flops
 
 def show_banner(console: Console, config: TrainConfig, mesh: Mesh, first: int, validated: Sequence[str]) -> None:
     """Prints devices, mesh, parameters, the kernels chosen, the tokens planned, and the tasks that are validated."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column()
     shown = f"on {', '.join(validated)}" if validated else "none: no task has held-out documents"
     for name, value in (*_rows(config, mesh, first), ("validation", shown)):
-        table.add_row(name, value)
-    console.print(table)
+        console.print(Text.assemble((f"{name:<12}", "dim"), value))
 
 
 def _rows(config: TrainConfig, mesh: Mesh, first: int) -> list[tuple[str, str]]:

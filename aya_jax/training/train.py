@@ -64,7 +64,10 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
     shardings = state_shardings(mesh, model, optimizer)
     step = compile_step(config, model, optimizer, shardings, len(loader.task_names))
     validator = Validator(config, model, mesh, loader)
-    with StopRequest(jax.process_count()) as stop, Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints:
+    with (
+        StopRequest(jax.process_count()) as stop,
+        Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints,
+    ):
         state, meta = start(config, model, optimizer, shardings, checkpoints, loader, console)
         first = int(state.step)
         show_banner(console, config, mesh, first, validator.tasks)
