@@ -59,17 +59,25 @@ def alternate(model: str, steps: int, threads: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in WORKERS}
     try:
         for name, worker in workers.items():
-            print(f"  {name}: {json.loads(worker.stdout.readline())}", file=sys.stderr, flush=True)
+            print(f"  {name}: {answer(name, worker)}", file=sys.stderr, flush=True)
         for _ in range(steps):
             for name, worker in workers.items():
                 worker.stdin.write("step\n")
                 worker.stdin.flush()
-                times[name].append(json.loads(worker.stdout.readline()))
+                times[name].append(answer(name, worker))
     finally:
         for worker in workers.values():
             worker.stdin.close()
             worker.wait(timeout=60)
     return times
+
+
+def answer(name: str, worker: subprocess.Popen) -> object:
+    """What a worker says next; ends the measurement if it has died (its own message is on stderr)."""
+    line = worker.stdout.readline()
+    if not line:
+        raise SystemExit(f"the {name} worker ended with {worker.wait()}")
+    return json.loads(line)
 
 
 def serve(name: str, model: str, threads: int) -> None:
@@ -113,7 +121,7 @@ def our_step(model: str, threads: int) -> tuple[Step, str]:
     optimizer = make_optimizer(config)
     mesh = make_mesh(MeshConfig())
     shardings = state_shardings(mesh, transformer, optimizer)
-    state = make_state(lambda: transformer.init(jax.random.key(0)), optimizer, shardings)
+    state = make_state(transformer.init, jax.random.key(0), optimizer, shardings)
     tokens = random_tokens(transformer.config.vocab_size)
     index = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (BATCH, LENGTH))
     batch = {
