@@ -143,6 +143,8 @@ def test_all_damaged_is_one_error_and_nothing_is_deleted(tmp_path):
         restore(tmp_path, warnings)
     assert len(warnings) == 2
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"3.damaged", "7.damaged"}
+    with pytest.raises(UserError, match="none of the checkpoints can be read"):
+        restore(tmp_path, warnings)  # and again: a run never starts over by itself
 
 
 def test_killed_before_its_seal_it_is_read_and_sealed(tmp_path):

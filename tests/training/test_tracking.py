@@ -5,6 +5,7 @@ import types
 import pytest
 
 from aya_jax.config import UserError
+from aya_jax.training import tracking
 from aya_jax.training.config import TrackingConfig
 from aya_jax.training.tracking import METRICS, Trackers, finite
 
@@ -112,6 +113,24 @@ def test_wandb_runs_of_one_name_in_two_places_are_two(tmp_path, monkeypatch):
     assert starts[0]["project"] == "aya"
     assert starts[0]["config"] == {"steps": 3}
     assert calls[1:3] == [(1, {"train/tokens": 8, "train/loss": 2.0}), "finished"]
+
+
+def test_a_tracker_that_cannot_close_is_heard_and_the_others_close(tmp_path, monkeypatch):
+    closed = []
+
+    def fail(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tracking.JsonlTracker, "close", fail)
+    monkeypatch.setattr(tracking.TensorBoardTracker, "close", lambda self: closed.append(1))
+    with pytest.raises(UserError, match=r"last records could not be written.*No space left"):
+        close_at_once(tmp_path)
+    assert closed == [1]
+
+
+def close_at_once(run_dir):
+    with Trackers(TrackingConfig(), run_dir, 0, {}):
+        pass
 
 
 def test_without_wandb_the_user_is_told(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from aya_jax.parallel.config import MeshConfig
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.training.validation import (
     HeldOut,
+    by_tag,
     check_tokenizer,
     combine,
     held_out_store,
@@ -93,6 +94,19 @@ def test_a_record_has_all_tasks_together_and_each():
     assert found["validation/b/bits_per_byte"] == pytest.approx(2 / LN2 / 11)
     assert found["validation/a/perplexity"] == pytest.approx(math.exp(2.5))
     assert (found["validation/a/tokens"], found["validation/b/bytes"]) == (4, 11)
+
+
+def test_languages_are_of_text_and_domains_of_everything():
+    results = {"text_en": HeldOut(10.0, 4, 5), "text_de": HeldOut(2.0, 4, 11), "code_web": HeldOut(3.0, 1, 6)}
+    tags = {"text_en": ("en", "text"), "text_de": ("de", "text"), "code_web": ("code", "web_code")}
+    assert by_tag(results, tags) == pytest.approx(
+        {
+            "language/en/bits_per_byte": 10 / LN2 / 5,
+            "language/de/bits_per_byte": 2 / LN2 / 11,
+            "domain/text/bits_per_byte": 12 / LN2 / 16,
+            "domain/web_code/bits_per_byte": 3 / LN2 / 6,
+        }
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e3), st.integers(1, 100), st.integers(1, 100)), min_size=1, max_size=5))
