@@ -8,7 +8,31 @@ import sys
 import pytest
 
 AYA_DATA = os.environ.get("AYA_DATA")
-LANGUAGES = "ar cs de el en es fa fr he hi id it ja ko nl pl pt ro ru tr uk vi zh".split()
+LANGUAGES = [
+    "ar",
+    "cs",
+    "de",
+    "el",
+    "en",
+    "es",
+    "fa",
+    "fr",
+    "he",
+    "hi",
+    "id",
+    "it",
+    "ja",
+    "ko",
+    "nl",
+    "pl",
+    "pt",
+    "ro",
+    "ru",
+    "tr",
+    "uk",
+    "vi",
+    "zh",
+]
 DOMAINS = ["text", "web_code", "markup", "quality_code", "code_adjacent"]
 
 
@@ -29,7 +53,11 @@ def test_bits_per_byte_falls_in_every_language_and_kind(tmp_path):
         *("train", "gin/train/pretrain.gin", "gin/models/test.gin", "gin/mixtures/text_and_code.gin"),
         *(f"--gin.RUN_DIR={run_dir}", f"--gin.STORE_DIR={stores}", "--gin.TransformerConfig.vocab_size=264"),
         *("--gin.STEPS=120", "--gin.LEARNING_RATE=3e-3", "--gin.ScheduleConfig.warmup_steps=10"),
-        *("--gin.ValidationConfig.every=30", "--gin.ValidationConfig.max_tokens=4096", "--gin.MixtureConfig.temperature=3.0"),
+        *(
+            "--gin.ValidationConfig.every=30",
+            "--gin.ValidationConfig.max_tokens=4096",
+            "--gin.MixtureConfig.temperature=3.0",
+        ),
     )
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     first, *_, last = (record for record in records if record["kind"] == "validation")
