@@ -47,6 +47,12 @@ install: $(VENV)/.dev
 
 quickstart: $(VENV)/.core
 	@$(BIN)/aya study gin/studies/to_code/quickstart.gin --gin.RUN_DIR=$(STUDY)
+	@echo
+	@echo "Open $(STUDY)/report.html in a browser. To try next (with $(BIN) on the PATH):"
+	@echo "  aya inspect gin/data/inspect.gin gin/mixtures/text_and_code.gin --gin.STORE_DIR=$(STUDY)/prepare   what the models read"
+	@echo "  aya describe gin/models/aya_expanse_8b.gin                                  a model's parameters, FLOPs and memory"
+	@echo "  aya study gin/studies/to_code/miniature.gin --gin.RUN_DIR=runs/miniature     four ways of adding code, with cooldowns"
+	@echo "  aya study gin/studies/to_code/quickstart.gin --gin.RUN_DIR=runs/own --gin.DATA_DIR=CORPUS   the same on your own text"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
