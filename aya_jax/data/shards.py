@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ class TaskSpec:
         return tasks.find(self.name, self.data_dir, extra=extra, permille=self.permille)
 
 
+_registering = threading.Lock()  # SeqIO's registry is one for all threads
+
+
 @dataclass(frozen=True)
 class ShardJob:
     """Everything that `prepare_shard` needs to know; it pickles.
@@ -96,7 +100,8 @@ def prepare_shard(job: ShardJob, report: Report | None = None) -> ShardInfo:
     Raises:
       UserError: the source cannot be read, or the store not written.
     """
-    task = job.task.task()
+    with _registering:
+        task = job.task.task()
     own = own_vocabulary(task)
     notify = report or (lambda documents, num_bytes, tokens: None)
     if own is not None:

@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _TOKEN_BYTES = "token_bytes"
+_GROUP_TOKENS = 1 << 16  # tokens that are checked, digested and appended at a time
 
 
 @dataclass(frozen=True)
@@ -134,21 +135,23 @@ def _write_files(directory: str, documents: Iterable[Document], token_bytes: np.
     documents = iter(documents)
     first = list(itertools.islice(documents, 1))
     weighted = bool(first) and first[0].loss_weights is not None
+    vocab_size = len(token_bytes)
     tokens = ArrayWriter(arrays.join(directory, "tokens"), token_dtype(len(token_bytes)))
     offsets = ArrayWriter(arrays.join(directory, "offsets"), np.dtype(np.int64))
     weights = ArrayWriter(arrays.join(directory, "loss_weights"), np.dtype(np.float32)) if weighted else None
     content, count, end, text_bytes = hashlib.sha256(), 0, 0, 0
     offsets.append(np.zeros(1, np.int64))
-    for document in itertools.chain(first, documents):
-        ids, document_weights = _checked(document, count, len(token_bytes), weighted, directory)
-        for part in (ids, document_weights):
-            content.update(len(part).to_bytes(8, "little", signed=True) + part.tobytes())
+    for group in _groups(itertools.chain(first, documents)):
+        checked = [_checked(document, count + k, weighted, directory) for k, document in enumerate(group)]
+        ids = np.concatenate([part for part, _ in checked])
+        _check_ids(ids, [len(part) for part, _ in checked], count, vocab_size, directory)
+        content.update(b"".join(_described(part) for parts in checked for part in parts))
         tokens.append(ids)
         if weights is not None:
-            weights.append(document_weights)
-        end, count = end + len(ids), count + 1
+            weights.append(np.concatenate([part for _, part in checked]))
+        offsets.append(end + np.cumsum([len(part) for part, _ in checked]))
+        end, count = end + len(ids), count + len(group)
         text_bytes += int(token_bytes[ids].sum(dtype=np.int64))
-        offsets.append(np.array([end]))
     for writer in (tokens, offsets, weights):
         if writer is not None:
             writer.close()
@@ -159,16 +162,41 @@ def _write_files(directory: str, documents: Iterable[Document], token_bytes: np.
     return info
 
 
-def _checked(
-    document: Document, number: int, vocab_size: int, weighted: bool, directory: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents, many at a time while they are small: NumPy's price is by the call."""
+    group: list[Document] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document.tokens)
+        if size >= _GROUP_TOKENS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _described(part: np.ndarray) -> bytes:
+    return len(part).to_bytes(8, "little", signed=True) + part.tobytes()
+
+
+def _check_ids(ids: np.ndarray, lengths: Sequence[int], first: int, vocab_size: int, directory: str) -> None:
+    """Refuses ids outside the vocabulary; names the document, counted from `first`, that has one."""
+    if ids.min() >= 0 and ids.max() < vocab_size:
+        return
+    position = int(np.flatnonzero((ids < 0) | (ids >= vocab_size))[0])
+    number = first + int(np.searchsorted(np.cumsum(lengths), position, side="right"))
+    raise UserError(
+        f"{directory}: document {number} has a token id outside 0 to {vocab_size - 1}; is it from another tokenizer?"
+    )
+
+
+def _checked(document: Document, number: int, weighted: bool, directory: str) -> tuple[np.ndarray, np.ndarray]:
     ids = np.asarray(document.tokens, "<i4")
     weights = np.asarray([] if document.loss_weights is None else document.loss_weights, "<f4")
     where = f"{directory}: document {number}"
     if not len(ids):
         raise UserError(f"{where} has no tokens; a document has at least its eos")
-    if ids.min() < 0 or ids.max() >= vocab_size:
-        raise UserError(f"{where} has a token id outside 0 to {vocab_size - 1}; is it from another tokenizer?")
     if weighted != (document.loss_weights is not None):
         raise UserError(f"{where}: either every document of a task has loss weights, or none has")
     if weighted and (len(weights) != len(ids) or not np.all(np.isfinite(weights) & (weights >= 0))):

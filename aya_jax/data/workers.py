@@ -8,7 +8,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any
@@ -37,8 +37,17 @@ def run(jobs: Sequence[ShardJob], num_workers: int, report: Report) -> Iterator[
     if workers > 1:
         yield from _run_pool(jobs, workers, report)
         return
-    for job in jobs:
-        yield job, prepare_shard(replace(job, parallel=True), report)
+    yield from _run_here(jobs, report)
+
+
+def _run_here(jobs: Sequence[ShardJob], report: Report) -> Iterator[tuple[ShardJob, ShardInfo]]:
+    """Two jobs at a time, so that one reads while the other tokenises; the tokenizer's threads need no interpreter lock."""
+    pool = ThreadPoolExecutor(2)
+    try:
+        done = pool.map(lambda job: prepare_shard(replace(job, parallel=True), report), jobs)
+        yield from zip(jobs, done, strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _run_pool(jobs: Sequence[ShardJob], workers: int, report: Report) -> Iterator[tuple[ShardJob, ShardInfo]]:
