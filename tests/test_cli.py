@@ -158,7 +158,8 @@ class TestTrain:
         code, out, err = aya(capsys, "train", "train.gin", "--gin.SEQUENCE_LENGTH=4096", "--gin.STEP=5")
         assert (code, out) == (2, "")
         assert err.splitlines() == [
-            "train.gin:8: DataConfig.global_batch = 8: expected a multiple of accumulation x mesh.data x mesh.fsdp = 3",
+            "train.gin:8: DataConfig.global_batch = 8: expected a multiple of 3: "
+            "accumulation x the 3 devices that the mesh divides it over",
             "train.gin:10: OptimizerConfig.learning_rat = 0.0003: unknown field; did you mean learning_rate?",
             "train.gin:11: OptimizerConfig.clip_norm = 'one': expected float or None",
             "train.gin:13: TransformerConfig.num_kv_heads = 3: expected a divisor of num_heads = 8",

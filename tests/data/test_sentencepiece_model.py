@@ -16,7 +16,7 @@ def model() -> bytes:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["one two three four", "five six seven eight"] * 4),
         model_writer=content,
-        vocab_size=25,
+        vocab_size=24,
         user_defined_symbols=["<turn>", "<b>"],
         minloglevel=2,
     )

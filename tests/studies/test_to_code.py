@@ -82,7 +82,7 @@ def test_each_stage_starts_from_the_model_of_the_one_before():
     assert "MODEL_DIR" not in jobs["pretrain/path_text-seed_1"].bindings
 
 
-@pytest.mark.parametrize(("study", "jobs"), [("quickstart", 8), ("miniature", 30)])
+@pytest.mark.parametrize(("study", "jobs"), [("quickstart", 20), ("miniature", 30)])
 def test_every_job_of_the_miniatures_is_a_whole_configuration(study, jobs):
     planned = plan(study)
     assert len(planned) == jobs
