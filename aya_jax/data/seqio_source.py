@@ -270,7 +270,8 @@ def _batches(task: seqio.Task, split: str, shard: int, num_shards: int, batch_si
     if set(dataset.element_spec) != set(keys):
         dataset = dataset.map(lambda example: {key: example[key] for key in keys})
     try:
-        for batch in dataset.ragged_batch(batch_size).prefetch(2):
+        # No prefetch: tokenising runs ahead already, and tf.data's prefetch thread at times slept for seconds at the end.
+        for batch in dataset.ragged_batch(batch_size):
             yield Examples(_rows(batch[feature]), _rows(batch[weights]) if weights else None)
     except tf.errors.OpError as error:
         failure = getattr(task.source, "failure", None)

@@ -6,14 +6,16 @@ does not depend on which, on the machine, or on how often it was interrupted.
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import importlib
+import itertools
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _READ_DOCUMENTS = 64  # documents that leave tf.data at once
 _ENCODE_BYTES = 1 << 20  # text that is tokenised at once: enough to keep every core busy, little to hold
+_IN_FLIGHT = 2  # batches being tokenised: one makes Python numbers while the other is in the tokenizer
 
 Report = Callable[[int, int, int], None]  # documents, bytes of text and tokens since the last report
 
@@ -128,25 +131,26 @@ def _token_bytes(spec: str) -> np.ndarray:
 def _tokenised_documents(
     job: ShardJob, task: seqio.Task, vocab: vocabulary.Vocabulary, report: Report
 ) -> Iterator[Document]:
-    """`[bos] ids eos` of each document; the next batch is tokenised while this one is being written."""
+    """`[bos] ids eos` of each document; further batches are read and tokenised while one is being written."""
     encode = functools.partial(_encode, vocab, job.parallel)
-    with ThreadPoolExecutor(1) as background:
-        pending = None
+    with ThreadPoolExecutor(_IN_FLIGHT) as background:
+        pending: collections.deque[Future[tuple[int, list[np.ndarray]]]] = collections.deque()
         for texts in _text_batches(job, task):
-            following = background.submit(encode, texts)
-            if pending is not None:
-                yield from _reported(pending.result(), report)
-            pending = following
-        if pending is not None:
-            yield from _reported(pending.result(), report)
+            pending.append(background.submit(encode, texts))
+            if len(pending) > _IN_FLIGHT:
+                yield from _reported(pending.popleft().result(), report)
+        while pending:
+            yield from _reported(pending.popleft().result(), report)
 
 
 def _encode(vocab: vocabulary.Vocabulary, parallel: bool, texts: list[bytes]) -> tuple[int, list[np.ndarray]]:
     """Bytes of the texts, and their documents' tokens."""
-    head = [] if vocab.bos_id is None else [vocab.bos_id]
-    tail = [vocab.eos_id]
+    head = () if vocab.bos_id is None else (vocab.bos_id,)
     encoded = vocab.encode_batch([text.decode() for text in texts], parallel=parallel)
-    return sum(map(len, texts)), [np.array(head + ids + tail, np.int32) for ids in encoded]
+    ends = np.cumsum([len(head) + len(ids) + 1 for ids in encoded])
+    pieces = itertools.chain.from_iterable((head, ids, (vocab.eos_id,)) for ids in encoded)
+    flat = np.fromiter(itertools.chain.from_iterable(pieces), np.int32, int(ends[-1]))
+    return sum(map(len, texts)), np.split(flat, ends[:-1])
 
 
 def _reported(encoded: tuple[int, list[np.ndarray]], report: Report) -> Iterator[Document]:
