@@ -168,7 +168,16 @@ def test_another_vocabulary_or_source_is_refused(prepared, corpus, tokenizer_fil
 def test_a_corpus_that_moved_is_the_same_corpus(prepared, corpus, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(corpus, moved)
+    before = shards_in(prepared)
     prepare.prepare(settings(prepared, moved))
+    assert shards_in(prepared) == before
+
+
+def shards_in(stores):
+    """The content and the time of writing of every file of every shard: nothing was written again."""
+    files = sorted(path for path in Path(stores).rglob("shard-*/**/*") if path.is_file())
+    assert files
+    return [(path, path.read_bytes(), path.stat().st_mtime_ns) for path in files]
 
 
 @pytest.mark.parametrize(
