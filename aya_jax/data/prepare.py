@@ -11,7 +11,7 @@ import fnmatch
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,17 +69,18 @@ def prepare(config: PrepareConfig, *, modules: tuple[str, ...] = (), console: Co
     for each in plans:
         arrays.write_json(each.directory, SETTINGS, each.settings)
     console = console or Console(quiet=True)
-    finished = [_finished_shards(each, config.verify, console) for each in plans]
-    jobs = [job for each, infos in zip(plans, finished, strict=True) for job in each.jobs(infos)]
-    known = {(each.task, each.split): infos for each, infos in zip(plans, finished, strict=True)}
+    known = {(each.task, each.split): _finished_shards(each, config.verify, console) for each in plans}
+    jobs = _jobs(plans, known)
     with PrepareProgress(console, total_bytes=estimate(config, {job.task.name for job in jobs})) as progress:
         if config.runner == "beam":
             beam.run(jobs, config.beam_options)
             for job in jobs:
-                known[job.task.name, job.split][job.shard] = store.read_shard_info(job.directory, job.shard)
+                for split, directory in job.stores.items():
+                    known[job.task.name, split][job.shard] = store.read_shard_info(directory, job.shard)
         else:
-            for job, info in workers.run(jobs, config.num_workers, progress.report):
-                known[job.task.name, job.split][job.shard] = info
+            for job, infos in workers.run(jobs, config.num_workers, progress.report):
+                for split, info in infos.items():
+                    known[job.task.name, split][job.shard] = info
                 progress.shard_done(job)
     manifests = [_manifest(each, known[each.task, each.split]) for each in plans]
     _refuse_empty(manifests)
@@ -119,14 +120,6 @@ class StorePlan:
     def task(self) -> str:
         """The task's name."""
         return self.spec.name
-
-    def jobs(self, finished: Sequence[ShardInfo | None]) -> list[ShardJob]:
-        """A job for each shard that is not finished."""
-        return [
-            ShardJob(self.spec, self.split, shard, self.num_shards, self.vocabulary, self.directory)
-            for shard in range(self.num_shards)
-            if finished[shard] is None
-        ]
 
 
 def plan(config: PrepareConfig, modules: tuple[str, ...] = ()) -> list[StorePlan]:
@@ -183,6 +176,20 @@ def _store_plan(
     }
     directory = store.store_path(config.store_dir, spec.name, split)
     return StorePlan(spec, split, directory, config.vocabulary, config.num_shards, manifest, token_bytes, settings)
+
+
+def _jobs(plans: Sequence[StorePlan], known: Mapping[tuple[str, str], Sequence[ShardInfo | None]]) -> list[ShardJob]:
+    """A job for each shard that a split of a task lacks; a task's splits are made in one reading."""
+    stores: dict[tuple[str, int], dict[str, str]] = {}
+    for each in plans:
+        for shard, info in enumerate(known[each.task, each.split]):
+            if info is None:
+                stores.setdefault((each.task, shard), {})[each.split] = each.directory
+    specs = {each.task: each for each in plans}
+    return [
+        ShardJob(specs[task].spec, directories, shard, specs[task].num_shards, specs[task].vocabulary)
+        for (task, shard), directories in stores.items()
+    ]
 
 
 def _names(config: PrepareConfig) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class PrepareProgress:
 
     def shard_done(self, job: ShardJob) -> None:
         """Names the last shard that was finished."""
-        self._bar.update(self._task, description=f"{job.task.name}/{job.split} {job.shard + 1}/{job.num_shards}")
+        self._bar.update(self._task, description=f"{job.task.name} {job.shard + 1}/{job.num_shards}")
 
 
 def summary_table(store_dir: str, manifests: Sequence[Manifest]) -> Table:

@@ -11,8 +11,8 @@ import dataclasses
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ SPLITS = ("train", "validation")
 _WEIGHTS = ("targets_loss_weights", "loss_weights")
 # Documents that pass from Python to tf.data at once: a call per document would cost as much as tokenising it.
 _CHUNK = 128
+_READ_DOCUMENTS = 64  # and from tf.data to Python
 HELD_OUT_SCALE = 1000
 
 
@@ -118,14 +119,16 @@ class DocumentSource(seqio.DataSource):
             raise ValueError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}")
         return self.validation if split == "validation" and self.validation is not None else self.train
 
-    def texts(self, split: str, shard: int, num_shards: int) -> Iterator[bytes]:
-        """UTF-8 texts of a shard's documents that belong to the split."""
-        for record in self.of(split).records(shard, num_shards):
-            text = record.text.encode()
-            if text.isspace() or not text:
-                continue
-            if self.validation is not None or self._held_out(text) == (split == "validation"):
-                yield text
+    def documents(self, splits: Sequence[str], shard: int, num_shards: int) -> Iterator[tuple[str, bytes]]:
+        """Split and UTF-8 text of each of a shard's documents in the splits; what two splits share is read once."""
+        if self.validation is not None:
+            for split in splits:
+                yield from ((split, text) for text in _texts(self.of(split), shard, num_shards))
+            return
+        for text in _texts(self.train, shard, num_shards):
+            split = "validation" if self._held_out(text) else "train"
+            if split in splits:
+                yield split, text
 
     def get_dataset(
         self,
@@ -140,7 +143,7 @@ class DocumentSource(seqio.DataSource):
         index, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
 
         def chunks() -> Iterator[dict[str, list[bytes]]]:
-            texts = self.texts(split, index, num_shards)
+            texts = (text for _, text in self.documents((split,), index, num_shards))
             try:
                 while chunk := list(itertools.islice(texts, _CHUNK)):
                     yield {"text": chunk}
@@ -152,8 +155,14 @@ class DocumentSource(seqio.DataSource):
         return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
 
     def _first_text(self) -> bytes | None:
-        texts = (record.text.encode() for record in self.train.records(0, 1))
-        return next((text for text in texts if text and not text.isspace()), None)
+        return next(_texts(self.train, 0, 1), None)
+
+
+def _texts(source: Source, shard: int, num_shards: int) -> Iterator[bytes]:
+    """The texts of a shard that are more than white space."""
+    for record in source.records(shard, num_shards):
+        if record.text and not record.text.isspace():
+            yield record.text.encode()
 
 
 def text_task(name: str, source: DocumentSource) -> seqio.Task:
@@ -196,47 +205,43 @@ def output_form(task: seqio.Task) -> OutputForm:
     return OutputForm(name, feature.vocabulary)
 
 
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """Some examples of a task.
+class Example(NamedTuple):
+    """A document of a task: its split; its UTF-8 bytes or its ids, int [n]; a weight per id, float [n], or None."""
 
-    Attributes:
-      contents: UTF-8 bytes of each, or its ids, int [n].
-      loss_weights: float [n] for each, or None where the task has none.
-    """
-
-    contents: list[Any]
-    loss_weights: list[Any] | None
+    split: str
+    content: Any
+    loss_weights: Any = None
 
 
-def read(
-    task: seqio.Task, split: str, shard: int, num_shards: int, *, permille: int, batch_size: int
-) -> Iterator[Examples]:
-    """A shard's examples as the task's preprocessors leave them, in a fixed order, `batch_size` at a time.
+def read(task: seqio.Task, splits: Sequence[str], shard: int, num_shards: int, *, permille: int) -> Iterator[Example]:
+    """A shard's examples of the splits as the task's preprocessors leave them, in a fixed order within each split.
 
-    A task without a validation split has `permille` of `train` held out, by the rule of `HeldOut`.
+    A task without a validation split has `permille` of `train` held out, by the rule of `HeldOut`; both splits come of
+    one reading then. A task of this project that does nothing to its documents is read as its dataset would give them,
+    but without TensorFlow between: that costs more than reading does.
 
     Raises:
       UserError: the task has no such split, or what its source raised.
     """
-    own = split in task.splits
-    if "train" not in task.splits or split not in SPLITS:
-        raise UserError(f"task {task.name} has no split {split!r}; it has {', '.join(task.splits)}")
-    whole = "validation" in task.splits
-    examples = _batches(task, split if own else "train", shard, num_shards, batch_size)
-    if whole:
-        yield from examples
-        return
-    held_out = HeldOut(permille, lambda: _first_content(task))
-    for batch in examples:
-        kept = [i for i, item in enumerate(batch.contents) if held_out(_as_bytes(item)) == (split == "validation")]
-        if kept:
-            weights = batch.loss_weights
-            yield Examples([batch.contents[i] for i in kept], weights and [weights[i] for i in kept])
+    for split in splits:
+        if "train" not in task.splits or split not in SPLITS:
+            raise UserError(f"task {task.name} has no split {split!r}; it has {', '.join(task.splits)}")
+    if isinstance(task.source, DocumentSource) and not task.preprocessors:
+        for split, text in task.source.documents(splits, shard, num_shards):
+            yield Example(split, text)
+    elif "validation" in task.splits:
+        for split in splits:
+            yield from _examples(task, split, shard, num_shards)
+    else:
+        held_out = HeldOut(permille, lambda: _first_content(task))
+        for example in _examples(task, "train", shard, num_shards):
+            split = "validation" if held_out(_as_bytes(example.content)) else "train"
+            if split in splits:
+                yield example._replace(split=split)
 
 
 def _first_content(task: seqio.Task) -> bytes | None:
-    return next((_as_bytes(batch.contents[0]) for batch in _batches(task, "train", 0, 1, batch_size=1)), None)
+    return next((_as_bytes(example.content) for example in _examples(task, "train", 0, 1, batch_size=1)), None)
 
 
 def _as_bytes(content: bytes | np.ndarray) -> bytes:
@@ -261,7 +266,10 @@ def _dataset(task: seqio.Task, split: str, shard: int, num_shards: int) -> tf.da
     )
 
 
-def _batches(task: seqio.Task, split: str, shard: int, num_shards: int, batch_size: int) -> Iterator[Examples]:
+def _examples(
+    task: seqio.Task, split: str, shard: int, num_shards: int, batch_size: int = _READ_DOCUMENTS
+) -> Iterator[Example]:
+    """Every example of a split that the task has, through tf.data; `batch_size` leave it at once."""
     form = output_form(task)
     feature = form.feature
     dataset = _dataset(task, split, shard, num_shards)
@@ -272,7 +280,11 @@ def _batches(task: seqio.Task, split: str, shard: int, num_shards: int, batch_si
     try:
         # No prefetch: tokenising runs ahead already, and tf.data's prefetch thread at times slept for seconds at the end.
         for batch in dataset.ragged_batch(batch_size):
-            yield Examples(_rows(batch[feature]), _rows(batch[weights]) if weights else None)
+            contents = _rows(batch[feature])
+            for content, weight in zip(
+                contents, _rows(batch[weights]) if weights else [None] * len(contents), strict=True
+            ):
+                yield Example(split, content, weight)
     except tf.errors.OpError as error:
         failure = getattr(task.source, "failure", None)
         if failure is not None:

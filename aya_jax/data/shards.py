@@ -1,4 +1,4 @@
-"""One shard of one split of one task, from text to stored tokens: the unit of work of `aya prepare`.
+"""One shard of a task, from text to stored tokens of each split: the unit of work of `aya prepare`.
 
 `prepare_shard` is a pure function of its job. A pool of processes and Apache Beam run the same function; what it writes
 does not depend on which, on the machine, or on how often it was interrupted.
@@ -14,22 +14,24 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from aya_jax.data import store, tasks, vocabulary
+from aya_jax.data import tasks, vocabulary
+from aya_jax.data.manifest import ShardInfo, SourceInfo, VocabularyInfo
 from aya_jax.data.prepare_config import TaskConfig
-from aya_jax.data.store import Document, ShardInfo, SourceInfo, VocabularyInfo
+from aya_jax.data.shard_files import Document, ShardWriter
 
 if TYPE_CHECKING:
     import seqio
 
-_READ_DOCUMENTS = 64  # documents that leave tf.data at once
-_ENCODE_BYTES = 1 << 20  # text that is tokenised at once: enough to keep every core busy, little to hold
+    from aya_jax.data.seqio_source import Example
+
+_BATCH = 1 << 20  # bytes of text that are tokenised at once (or ids): enough to keep every core busy, little to hold
 _IN_FLIGHT = 2  # batches being tokenised: one makes Python numbers while the other is in the tokenizer
 
 Report = Callable[[int, int, int], None]  # documents, bytes of text and tokens since the last report
@@ -81,37 +83,42 @@ class ShardJob:
 
     Attributes:
       task: the task.
-      split: `train` or `validation`.
-      shard, num_shards: which part of the split.
+      stores: the directory of the store of each split that lacks the shard.
+      shard, num_shards: which part of the task.
       vocabulary: spec of the tokenizer, for tasks that give text.
-      directory: the store's directory.
       parallel: tokenises on every core; changes nothing that is written.
     """
 
     task: TaskSpec
-    split: str
+    stores: Mapping[str, str]
     shard: int
     num_shards: int
     vocabulary: str
-    directory: str
     parallel: bool = False
 
 
-def prepare_shard(job: ShardJob, report: Report | None = None) -> ShardInfo:
-    """Reads the shard through its SeqIO task, tokenises what is text, and writes it; whole or not at all.
+def prepare_shard(job: ShardJob, report: Report | None = None) -> dict[str, ShardInfo]:
+    """Reads the shard through its SeqIO task, tokenises what is text, and writes each split's; whole or not at all.
+
+    Returns:
+      the totals of each split's shard.
 
     Raises:
-      UserError: the source cannot be read, or the store not written.
+      UserError: the source cannot be read, or a store not written.
     """
     with _registering:
         task = job.task.task()
     own = own_vocabulary(task)
-    notify = report or (lambda documents, num_bytes, tokens: None)
-    if own is not None:
-        return store.write_shard(job.directory, job.shard, _ready_documents(job, task, notify), token_bytes=own[1])
-    vocab = load_vocabulary(job.vocabulary)
-    documents = _tokenised_documents(job, task, vocab, notify)
-    return store.write_shard(job.directory, job.shard, documents, token_bytes=_token_bytes(job.vocabulary))
+    token_bytes = _token_bytes(job.vocabulary) if own is None else own[1]
+    writers = {
+        split: ShardWriter(directory, job.shard, token_bytes=token_bytes) for split, directory in job.stores.items()
+    }
+    for batch in _ready_documents(job, task) if own is not None else _tokenised_documents(job, task):
+        for split, document, _ in batch:
+            writers[split].append(document)
+        if report is not None:
+            report(len(batch), sum(each.num_bytes for each in batch), sum(len(each.document.tokens) for each in batch))
+    return {split: writer.finish() for split, writer in writers.items()}
 
 
 @functools.lru_cache(maxsize=2)
@@ -125,73 +132,69 @@ def _token_bytes(spec: str) -> np.ndarray:
     return load_vocabulary(spec).token_bytes()
 
 
-# Text ---------------------------------------------------------------------------------------------------------------
+# Documents ----------------------------------------------------------------------------------------------------------
 
 
-def _tokenised_documents(
-    job: ShardJob, task: seqio.Task, vocab: vocabulary.Vocabulary, report: Report
-) -> Iterator[Document]:
+class _Stored(NamedTuple):
+    """A document on its way to a split's store; `num_bytes` of text were tokenised for it."""
+
+    split: str
+    document: Document
+    num_bytes: int
+
+
+def _ready_documents(job: ShardJob, task: seqio.Task) -> Iterator[list[_Stored]]:
+    """Ids, and weights where there are any, as the task gives them."""
+    for batch in _batches(_read(job, task)):
+        yield [_Stored(split, Document(np.asarray(ids, np.int32), weights), 0) for split, ids, weights in batch]
+
+
+def _tokenised_documents(job: ShardJob, task: seqio.Task) -> Iterator[list[_Stored]]:
     """`[bos] ids eos` of each document; further batches are read and tokenised while one is being written."""
-    encode = functools.partial(_encode, vocab, job.parallel)
+    encode = functools.partial(_encode, load_vocabulary(job.vocabulary), job.parallel)
     with ThreadPoolExecutor(_IN_FLIGHT) as background:
-        pending: collections.deque[Future[tuple[int, list[np.ndarray]]]] = collections.deque()
-        for texts in _text_batches(job, task):
-            pending.append(background.submit(encode, texts))
+        pending: collections.deque[Future[list[_Stored]]] = collections.deque()
+        for examples in _batches(_read(job, task)):
+            pending.append(background.submit(encode, examples))
             if len(pending) > _IN_FLIGHT:
-                yield from _reported(pending.popleft().result(), report)
+                yield pending.popleft().result()
         while pending:
-            yield from _reported(pending.popleft().result(), report)
+            yield pending.popleft().result()
 
 
-def _encode(vocab: vocabulary.Vocabulary, parallel: bool, texts: list[bytes]) -> tuple[int, list[np.ndarray]]:
-    """Bytes of the texts, and their documents' tokens."""
+def _encode(vocab: vocabulary.Vocabulary, parallel: bool, examples: Sequence[Example]) -> list[_Stored]:
     head = () if vocab.bos_id is None else (vocab.bos_id,)
-    encoded = vocab.encode_batch([text.decode() for text in texts], parallel=parallel)
+    encoded = vocab.encode_batch([example.content.decode() for example in examples], parallel=parallel)
     ends = np.cumsum([len(head) + len(ids) + 1 for ids in encoded])
     pieces = itertools.chain.from_iterable((head, ids, (vocab.eos_id,)) for ids in encoded)
     flat = np.fromiter(itertools.chain.from_iterable(pieces), np.int32, int(ends[-1]))
-    return sum(map(len, texts)), np.split(flat, ends[:-1])
+    return [
+        _Stored(example.split, Document(tokens), len(example.content))
+        for example, tokens in zip(examples, np.split(flat, ends[:-1]), strict=True)
+    ]
 
 
-def _reported(encoded: tuple[int, list[np.ndarray]], report: Report) -> Iterator[Document]:
-    num_bytes, documents = encoded
-    for tokens in documents:
-        yield Document(tokens)
-    report(len(documents), num_bytes, sum(map(len, documents)))
-
-
-def _text_batches(job: ShardJob, task: seqio.Task) -> Iterator[list[bytes]]:
-    """Texts by the megabyte."""
-    texts: list[bytes] = []
+def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Some documents at a time: about a megabyte of text, or a million ids."""
+    batch: list[Example] = []
     size = 0
-    for batch in _read(job, task):
-        texts += batch.contents
-        size += sum(map(len, batch.contents))
-        if size >= _ENCODE_BYTES:
-            yield texts
-            texts, size = [], 0
-    if texts:
-        yield texts
+    for example in examples:
+        batch.append(example)
+        size += len(example.content)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def _read(job: ShardJob, task: seqio.Task) -> Iterator[Any]:
+def _read(job: ShardJob, task: seqio.Task) -> Iterator[Example]:
     from aya_jax.data import seqio_source
 
-    return seqio_source.read(
-        task, job.split, job.shard, job.num_shards, permille=job.task.permille, batch_size=_READ_DOCUMENTS
-    )
+    return seqio_source.read(task, tuple(job.stores), job.shard, job.num_shards, permille=job.task.permille)
 
 
-# Ids that a task made itself ------------------------------------------------------------------------------------------
-
-
-def _ready_documents(job: ShardJob, task: seqio.Task, report: Report) -> Iterator[Document]:
-    """Ids, and weights where there are any, as the task gives them."""
-    for batch in _read(job, task):
-        weights = batch.loss_weights or [None] * len(batch.contents)
-        for ids, weight in zip(batch.contents, weights, strict=True):
-            yield Document(np.asarray(ids, np.int32), weight)
-        report(len(batch.contents), 0, sum(map(len, batch.contents)))
+# Vocabularies of a task's own ---------------------------------------------------------------------------------------
 
 
 def own_vocabulary(task: seqio.Task) -> tuple[VocabularyInfo, np.ndarray] | None:

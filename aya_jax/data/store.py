@@ -14,12 +14,8 @@ from __future__ import annotations
 
 import bisect
 import functools
-import hashlib
-import itertools
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import tensorstore as ts
@@ -27,7 +23,8 @@ import tensorstore as ts
 from aya_jax.config import UserError
 from aya_jax.data import arrays
 from aya_jax.data.arrays import ArrayReader, ArrayWriter
-from aya_jax.data.manifest import FORMAT_VERSION, MANIFEST, SHARD, Manifest, ShardInfo, SourceInfo, VocabularyInfo
+from aya_jax.data.manifest import MANIFEST, Manifest, ShardInfo, SourceInfo, VocabularyInfo
+from aya_jax.data.shard_files import Document, read_shard_info, shard_path, verify_shard, write_shard
 
 __all__ = [
     "Document",
@@ -46,21 +43,6 @@ __all__ = [
 ]
 
 _TOKEN_BYTES = "token_bytes"
-_GROUP_TOKENS = 1 << 16  # tokens that are checked, digested and appended at a time
-
-
-@dataclass(frozen=True)
-class Document:
-    """One document as it is stored.
-
-    Attributes:
-      tokens: int32 [n], n >= 1, `[bos] tokens eos`.
-      loss_weights: float32 [n], weight of predicting each token; None where the task has none. All documents of a store
-        have them, or none has.
-    """
-
-    tokens: np.ndarray
-    loss_weights: np.ndarray | None = None
 
 
 # Names ---------------------------------------------------------------------------------------------------------------
@@ -69,11 +51,6 @@ class Document:
 def store_path(store_dir: str, task: str, split: str) -> str:
     """The directory of one store."""
     return arrays.join(store_dir, task, split)
-
-
-def shard_path(directory: str, shard: int) -> str:
-    """The directory of one shard."""
-    return arrays.join(directory, f"shard-{shard:05d}")
 
 
 def exists(directory: str) -> bool:
@@ -93,145 +70,6 @@ def names(store_dir: str, split: str = "train") -> tuple[str, ...]:
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
-
-
-def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest unsigned type for ids below `vocab_size` and one value more, which marks a missing chunk."""
-    return next(np.dtype(kind) for kind in (np.uint8, np.uint16, np.uint32) if vocab_size <= np.iinfo(kind).max)
-
-
-def write_shard(directory: str, shard: int, documents: Iterable[Document], *, token_bytes: np.ndarray) -> ShardInfo:
-    """Writes one shard, replacing what is there: a pure function of the documents, byte for byte.
-
-    Memory stays within a few tens of megabytes whatever the number of documents. On a local disk the files are written
-    beside and renamed; in a bucket `shard.json`, written last, is what makes the shard exist.
-
-    Args:
-      directory: the store's.
-      shard: its number.
-      documents: in order; read once.
-      token_bytes: int32 [V], UTF-8 bytes of text behind each id (`Vocabulary.token_bytes()`).
-
-    Returns:
-      its totals. `sha256` covers, document by document, the int32 tokens and the float32 weights, little-endian, each
-      preceded by its length as int64 (a document without weights has length 0 there).
-
-    Raises:
-      UserError: a document is empty, has an id outside the vocabulary, or weights that do not fit; the disk is full.
-    """
-    final = shard_path(directory, shard)
-    if arrays.is_remote(final):
-        arrays.remove_files(final)
-        return _write_files(final, documents, token_bytes)
-    beside = f"{final}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    info = _write_files(beside, documents, token_bytes)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(beside, final)
-    return info
-
-
-def _write_files(directory: str, documents: Iterable[Document], token_bytes: np.ndarray) -> ShardInfo:
-    documents = iter(documents)
-    first = list(itertools.islice(documents, 1))
-    weighted = bool(first) and first[0].loss_weights is not None
-    vocab_size = len(token_bytes)
-    tokens = ArrayWriter(arrays.join(directory, "tokens"), token_dtype(len(token_bytes)))
-    offsets = ArrayWriter(arrays.join(directory, "offsets"), np.dtype(np.int64))
-    weights = ArrayWriter(arrays.join(directory, "loss_weights"), np.dtype(np.float32)) if weighted else None
-    content, count, end, text_bytes = hashlib.sha256(), 0, 0, 0
-    offsets.append(np.zeros(1, np.int64))
-    for group in _groups(itertools.chain(first, documents)):
-        checked = [_checked(document, count + k, weighted, directory) for k, document in enumerate(group)]
-        ids = np.concatenate([part for part, _ in checked])
-        _check_ids(ids, [len(part) for part, _ in checked], count, vocab_size, directory)
-        content.update(b"".join(_described(part) for parts in checked for part in parts))
-        tokens.append(ids)
-        if weights is not None:
-            weights.append(np.concatenate([part for _, part in checked]))
-        offsets.append(end + np.cumsum([len(part) for part, _ in checked]))
-        end, count = end + len(ids), count + len(group)
-        text_bytes += int(token_bytes[ids].sum(dtype=np.int64))
-    for writer in (tokens, offsets, weights):
-        if writer is not None:
-            writer.close()
-    info = ShardInfo(documents=count, tokens=end, bytes=text_bytes, sha256=content.hexdigest())
-    arrays.write_json(
-        directory, SHARD, {"format_version": FORMAT_VERSION, **asdict(info), "files": _digests(directory)}
-    )
-    return info
-
-
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Documents, many at a time while they are small: NumPy's price is by the call."""
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        group.append(document)
-        size += len(document.tokens)
-        if size >= _GROUP_TOKENS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _described(part: np.ndarray) -> bytes:
-    return len(part).to_bytes(8, "little", signed=True) + part.tobytes()
-
-
-def _check_ids(ids: np.ndarray, lengths: Sequence[int], first: int, vocab_size: int, directory: str) -> None:
-    """Refuses ids outside the vocabulary; names the document, counted from `first`, that has one."""
-    if ids.min() >= 0 and ids.max() < vocab_size:
-        return
-    position = int(np.flatnonzero((ids < 0) | (ids >= vocab_size))[0])
-    number = first + int(np.searchsorted(np.cumsum(lengths), position, side="right"))
-    raise UserError(
-        f"{directory}: document {number} has a token id outside 0 to {vocab_size - 1}; is it from another tokenizer?"
-    )
-
-
-def _checked(document: Document, number: int, weighted: bool, directory: str) -> tuple[np.ndarray, np.ndarray]:
-    ids = np.asarray(document.tokens, "<i4")
-    weights = np.asarray([] if document.loss_weights is None else document.loss_weights, "<f4")
-    where = f"{directory}: document {number}"
-    if not len(ids):
-        raise UserError(f"{where} has no tokens; a document has at least its eos")
-    if weighted != (document.loss_weights is not None):
-        raise UserError(f"{where}: either every document of a task has loss weights, or none has")
-    if weighted and (len(weights) != len(ids) or not np.all(np.isfinite(weights) & (weights >= 0))):
-        raise UserError(f"{where}: loss weights must be {len(ids)} finite numbers of 0 or more, one per token")
-    return ids, weights
-
-
-def _digests(directory: str) -> dict[str, str]:
-    """File name → sha256 of its bytes, for every file of a shard but its `shard.json`."""
-    files = (name for name in arrays.list_files(directory) if name != SHARD)
-    return {name: hashlib.sha256(arrays.read_bytes(directory, name) or b"").hexdigest() for name in files}
-
-
-def read_shard_info(directory: str, shard: int) -> ShardInfo | None:
-    """Totals of a shard that is finished, else None: what a resumed `aya prepare` need not write again."""
-    value = arrays.read_json(shard_path(directory, shard), SHARD)
-    if value is None or value.get("format_version") != FORMAT_VERSION:
-        return None
-    return ShardInfo(**{name: value[name] for name in ShardInfo.__dataclass_fields__})
-
-
-def verify_shard(directory: str, shard: int) -> None:
-    """Compares every file of a shard with the digest written beside it.
-
-    Raises:
-      UserError: a file is missing, changed or new; names it.
-    """
-    path = shard_path(directory, shard)
-    written = arrays.read_json(path, SHARD)
-    if written is None:
-        raise UserError(f"{path}/{SHARD}: missing; {arrays.REMEDY}")
-    found = _digests(path)
-    for name in sorted(written["files"].keys() | found.keys()):
-        if written["files"].get(name) != found.get(name):
-            raise UserError(f"{path}/{name}: not as it was written; {arrays.REMEDY}")
 
 
 def write_manifest(directory: str, manifest: Manifest, *, token_bytes: np.ndarray) -> None:

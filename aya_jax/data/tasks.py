@@ -65,7 +65,6 @@ _CODE_DIRECTORIES = {
 TASK_TAGS: Mapping[str, Tags] = {f"text_{language}": Tags(language, "text") for language in LANGUAGES} | {
     name: Tags(CODE_LANGUAGE, domain) for name, domain in _CODE_DOMAINS.items()
 }
-_READ_BATCH = 64
 UNTAGGED = Tags(language="und", domain="other")  # "und": ISO 639-2 for undetermined
 
 
@@ -212,9 +211,8 @@ def documents(
         raise UserError(f"task {name} gives token ids, not text; it cannot be used where text is needed")
     tags = dataclasses.asdict(tags_of(name, extra))
     share = held_out_permille(data_dir, permille)
-    for batch in seqio_source.read(task, split, shard, num_shards, permille=share, batch_size=_READ_BATCH):
-        for text in batch.contents:
-            yield {"text": text.decode(), **tags}
+    for example in seqio_source.read(task, (split,), shard, num_shards, permille=share):
+        yield {"text": example.content.decode(), **tags}
 
 
 def find(

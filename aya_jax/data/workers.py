@@ -14,16 +14,18 @@ from dataclasses import replace
 from typing import Any
 
 from aya_jax.config import UserError
+from aya_jax.data.manifest import ShardInfo
 from aya_jax.data.shards import Report, ShardJob, prepare_shard
-from aya_jax.data.store import ShardInfo
 
 _POLL_SECONDS = 0.2
+
+Finished = tuple[ShardJob, dict[str, ShardInfo]]
 
 _progress: Any = None  # a worker's queue to the process that shows progress
 
 
-def run(jobs: Sequence[ShardJob], num_workers: int, report: Report) -> Iterator[tuple[ShardJob, ShardInfo]]:
-    """Yields each job with its shard's totals as it finishes.
+def run(jobs: Sequence[ShardJob], num_workers: int, report: Report) -> Iterator[Finished]:
+    """Yields each job with the totals of what it wrote for each split, as it finishes.
 
     Args:
       jobs: what to do.
@@ -40,7 +42,7 @@ def run(jobs: Sequence[ShardJob], num_workers: int, report: Report) -> Iterator[
     yield from _run_here(jobs, report)
 
 
-def _run_here(jobs: Sequence[ShardJob], report: Report) -> Iterator[tuple[ShardJob, ShardInfo]]:
+def _run_here(jobs: Sequence[ShardJob], report: Report) -> Iterator[Finished]:
     """Two jobs at a time, so that one reads while the other tokenises; the tokenizer's threads need no interpreter lock."""
     pool = ThreadPoolExecutor(2)
     try:
@@ -50,13 +52,13 @@ def _run_here(jobs: Sequence[ShardJob], report: Report) -> Iterator[tuple[ShardJ
         pool.shutdown(cancel_futures=True)
 
 
-def _run_pool(jobs: Sequence[ShardJob], workers: int, report: Report) -> Iterator[tuple[ShardJob, ShardInfo]]:
+def _run_pool(jobs: Sequence[ShardJob], workers: int, report: Report) -> Iterator[Finished]:
     # Started afresh: a process that has imported TensorFlow or run tokenizer threads cannot be forked safely.
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(messages,))
     try:
-        waiting: dict[Future[ShardInfo], ShardJob] = {pool.submit(_work, job): job for job in jobs}
+        waiting: dict[Future[dict[str, ShardInfo]], ShardJob] = {pool.submit(_work, job): job for job in jobs}
         while waiting:
             done, _ = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             _forward(messages, report)
@@ -94,7 +96,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _work(job: ShardJob) -> ShardInfo:
+def _work(job: ShardJob) -> dict[str, ShardInfo]:
     """One job, its failure told in words: not every exception can be sent from one process to another."""
     try:
         return prepare_shard(job, lambda *counts: _progress.put(counts))

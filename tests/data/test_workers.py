@@ -12,6 +12,6 @@ def test_a_killed_worker_is_reported_in_words(tmp_path, monkeypatch):
     (tmp_path / "killer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     spec = TaskSpec("text_de", "sample", 80, modules=("killer",))
-    jobs = [ShardJob(spec, "train", shard, 2, "bytes", str(tmp_path / "store")) for shard in range(2)]
+    jobs = [ShardJob(spec, {"train": str(tmp_path / "store")}, shard, 2, "bytes") for shard in range(2)]
     with pytest.raises(UserError, match=r"a worker was killed.*finished shards are kept"):
         list(workers.run(jobs, 2, lambda *counts: None))
