@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aya_jax.data.seqio_source import Example
 
 _BATCH = 1 << 20  # bytes of text that are tokenised at once (or ids): enough to keep every core busy, little to hold
-_IN_FLIGHT = 2  # batches being tokenised: one makes Python numbers while the other is in the tokenizer
+_IN_FLIGHT = 3  # batches being tokenised: one makes Python numbers while others are in the tokenizer
 
 Report = Callable[[int, int, int], None]  # documents, bytes of text and tokens since the last report
 

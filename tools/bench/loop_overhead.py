@@ -8,7 +8,8 @@ happens on the machine meets both. Each sample is a few steps between two record
 fastest samples (other work on the machine only ever adds), and of the medians. Compilation, checkpoints and validation are
 no part of either.
 
-Memory: `ru_maxrss` of a process that trains from a store of `--tokens`, and of one that has ten times as many.
+Memory: the most that is held (VmHWM) by a process that trains from a store of `--tokens`, and by one that has ten times
+as many.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import contextlib
 import io
 import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import memory
 import numpy as np
 
 from aya_jax.config import Resolved, resolve
@@ -49,7 +50,7 @@ def main() -> None:
         folder = Path(scratch)
         if arguments.measure_memory:
             train_once(configure(arguments, Path(arguments.measure_memory), folder / "run"))
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            print(memory.peak_kilobytes())
             return
         write_store(folder / "small", arguments.tokens)
         measure_overhead(arguments, folder)

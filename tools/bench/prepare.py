@@ -6,7 +6,8 @@ Speed: the same text, raw (`Tokenizer.encode_batch_fast` on every core, texts in
 gzipped JSONL to token stores of both splits), in turn, several times in one run; the figure is the ratio of medians.
 TensorFlow's import and its first dataset are paid once per process and are reported apart.
 
-Memory: `ru_maxrss` of a process that prepares one copy of the corpus, and of one that prepares `--copies` of them.
+Memory: the most that is held (VmHWM) by a process that prepares one copy of the corpus, and by one that prepares
+`--copies` of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import gzip
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +24,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import memory
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
     if arguments.measure_memory:
         data, directory = arguments.measure_memory
         _prepare(Path(data), Path(directory), arguments.vocabulary)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(memory.peak_kilobytes())
         return
     if "AYA_DATA" not in os.environ:
         parser.error("set AYA_DATA to a corpus (docs/prepare.md has the layout)")

@@ -6,7 +6,7 @@ Without `--store` it writes stores of random documents to a temporary directory,
 Speed: `BatchLoader.batch` called directly, `from_step`, which reads ahead in threads, and a batch's windows read one by
 one for comparison; in turn, several times in one run; the figures are medians. A CPU second is one of this
 process, all its threads together: what counts where other processes share the core. Memory: the most that a process held which
-reads batches from the small store (VmHWM: `ru_maxrss` begins with the parent's), and one that reads as many from the
+reads batches from the small store (VmHWM), and one that reads as many from the
 large one.
 """
 
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+import memory
 import numpy as np
 
 from aya_jax.data import store
@@ -158,16 +159,10 @@ def _memory(directory: str, arguments: argparse.Namespace) -> None:
 
 
 def _read_for_memory(arguments: argparse.Namespace) -> None:
-    before = _peak_kilobytes()
+    before = memory.peak_kilobytes()
     loader = _loader(arguments.store, arguments, arguments.batch[0])
     _streamed(loader, itertools.count(), 512)
-    print(before, _peak_kilobytes())
-
-
-def _peak_kilobytes() -> int:
-    """The most memory that this process has held (Linux)."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    print(before, memory.peak_kilobytes())
 
 
 if __name__ == "__main__":
