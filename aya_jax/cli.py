@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import aya_jax
 
 if TYPE_CHECKING:
     from aya_jax.config import Resolved
+    from aya_jax.parallel.launch import Launch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Verb:
       root: "module:Class" of its root configuration class; the module imports neither JAX nor TensorFlow.
       run: "module:function" that is called with the `Resolved` configuration.
       help: one line.
+      together: whether several processes can do it together (docs/distributed.md).
     """
 
     root: str
     run: str
     help: str
+    together: bool = False
 
 
 VERBS: dict[str, Verb] = {
@@ -53,12 +57,16 @@ VERBS: dict[str, Verb] = {
         "a model's shapes, parameters, FLOPs and memory",
     ),
     "train": Verb(
-        "aya_jax.training.config:TrainConfig", "aya_jax.training.train:run", "train a model, or go on with it"
+        "aya_jax.training.config:TrainConfig",
+        "aya_jax.training.train:run",
+        "train a model, or go on with it",
+        together=True,
     ),
     "evaluate": Verb(
         "aya_jax.evaluation.config:EvaluateConfig",
         "aya_jax.evaluation.held_out:run",
         "loss and bits per byte on held-out text",
+        together=True,
     ),
     "study": Verb(
         "aya_jax.studies.config:StudyConfig", "aya_jax.studies.study:run", "run the stages of a study, sweeps included"
@@ -88,7 +96,14 @@ aya config show [VERB] FILE.gin ... [--gin.NAME=VALUE ...]   every value, and wh
 aya config show RUN_DIR                                      the configuration of a run
 aya config diff A B [--gin.NAME=VALUE ...]                   what differs; A and B are run directories or gin files
 """
-_FLAGS = ("--gin_file", "--gin_search_paths", "--help", "--version")
+PROCESS_FLAGS = {
+    "coordinator_address": "HOST:PORT of process 0, which the others can reach",
+    "process_index": "this process's number, from 0",
+    "process_count": "how many there are; 1, alone, whatever a scheduler says",
+    "join_timeout": "seconds to wait for all of them at the start (300)",
+    "heartbeat_timeout": "seconds after which a silent machine counts as gone (100)",
+}
+_FLAGS = ("--gin_file", "--gin_search_paths", "--help", "--version", *(f"--{name}" for name in PROCESS_FLAGS))
 _INTERRUPTED = 130
 
 
@@ -100,6 +115,7 @@ class Arguments:
     files: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
     search_paths: tuple[str, ...] = ()
+    processes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     help: bool = False
     version: bool = False
 
@@ -133,7 +149,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     """
     from aya_jax.config.errors import ConfigError, did_you_mean, near_names
 
-    words, files, bindings, search_paths, problems = [], [], [], [], []
+    words, files, bindings, search_paths, processes, problems = [], [], [], [], {}, []
     flags = {"help": False, "version": False}
     for argument in argv:
         name, equals, value = argument.partition("=")
@@ -146,14 +162,18 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         elif name in ("--gin_file", "--gin_search_paths") and equals and value:
             files += [value] if name == "--gin_file" else []
             search_paths += value.split(",") if name == "--gin_search_paths" else []
-        elif name in _FLAGS[:2]:
+        elif name[2:] in PROCESS_FLAGS and equals and value:
+            processes[name[2:]] = value
+            if name != "--coordinator_address" and not value.isdigit():
+                problems.append(f"{argument}: expected a whole number")
+        elif name in _FLAGS[:2] or name[2:] in PROCESS_FLAGS:
             problems.append(f"{argument}: expected {name}=VALUE, in one word")
         else:
             near = [f"--gin.{MACRO}=" for MACRO in near_names(name.lstrip("-"), MACROS)] or near_names(name, _FLAGS)
             problems.append(f"{argument}: unknown flag{did_you_mean(near) or f' ({USAGE})'}")
     if problems:
         raise ConfigError(problems)
-    return Arguments(tuple(words), tuple(files), tuple(bindings), tuple(search_paths), **flags)
+    return Arguments(tuple(words), tuple(files), tuple(bindings), tuple(search_paths), processes, **flags)
 
 
 def _dispatch(arguments: Arguments) -> None:
@@ -180,10 +200,50 @@ def _run_verb(name: str, arguments: Arguments) -> None:
         raise ConfigError(
             [f"aya {name}: no gin file given: aya {name} FILE.gin; aya {name} --help lists what it takes"]
         )
-    resolved = _resolve(load(verb.root), files, arguments)
-    flags = getattr(getattr(resolved.config, "mesh", None), "xla_flags", ())
-    set_xla_flags(flags, os.environ)
-    load(verb.run)(resolved)
+
+    def prepare() -> Resolved:
+        resolved = _resolve(load(verb.root), files, arguments)
+        flags = getattr(getattr(resolved.config, "mesh", None), "xla_flags", ())
+        set_xla_flags(flags, os.environ)
+        return resolved
+
+    launch = _launch(name, verb, arguments.processes)
+    if launch is None:
+        load(verb.run)(prepare())
+    else:
+        _run_together(launch, arguments.processes, prepare, lambda resolved: load(verb.run)(resolved))
+
+
+def _launch(name: str, verb: Verb, flags: Mapping[str, str]) -> Launch | None:
+    """This process's place among several; None for a run of one."""
+    from aya_jax.config.errors import ConfigError
+    from aya_jax.parallel.launch import LaunchFlags, detect
+
+    if not verb.together:
+        if flags:
+            given = ", ".join(f"--{flag}" for flag in flags)
+            raise ConfigError([f"aya {name}: {given}: this verb runs in one process; start it once"])
+        return None
+    place = {flag: int(flags[flag]) for flag in ("process_index", "process_count") if flag in flags}
+    launch_flags = LaunchFlags(coordinator_address=flags.get("coordinator_address"), **place)
+    launch = detect(os.environ, launch_flags)
+    # A TPU VM asks its metadata server, which needs JAX; so only where its compiler is installed.
+    if launch is None and launch_flags == LaunchFlags() and importlib.util.find_spec("libtpu"):
+        launch = load("aya_jax.parallel.distributed:cloud_tpu_vm")()
+    return launch
+
+
+def _run_together(
+    launch: Launch, flags: Mapping[str, str], prepare: Callable[[], Resolved], run: Callable[[Resolved], None]
+) -> None:
+    from aya_jax.parallel.session import run_together
+
+    # gRPC would ask a proxy for the way to the coordinator.
+    for variable in ("no_grpc_proxy", "no_proxy"):
+        hosts = [os.environ.get(variable, ""), launch.coordinator.rpartition(":")[0]]
+        os.environ[variable] = ",".join(filter(None, hosts))
+    limits = {name: int(flags[name]) for name in ("join_timeout", "heartbeat_timeout") if name in flags}
+    run_together(launch, prepare, run, **limits)
 
 
 def load(path: str) -> Any:
@@ -313,7 +373,9 @@ def _verb_help(name: str, verb: Verb) -> str:
     from aya_jax.config.show import describe_class
 
     heading = f"aya {name}: {verb.help}\n\n  {USAGE.replace('VERB', name)}\n"
-    return "\n".join([heading, describe_class(load(verb.root)), _macros_text()])
+    together = [f"  --{flag + '=':<21} {text}" for flag, text in PROCESS_FLAGS.items()] if verb.together else []
+    together = ["\nSeveral processes (found by themselves under SLURM, Open MPI, JobSets and on TPUs):", *together, ""]
+    return "\n".join([heading, describe_class(load(verb.root)), _macros_text(), *(together if verb.together else [])])
 
 
 def _macros_text() -> str:
