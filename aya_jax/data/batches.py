@@ -52,6 +52,7 @@ class BatchLoader:
         steps: int,
         process_index: int = 0,
         process_count: int = 1,
+        prepares: bool = True,
     ):
         """Opens the stores and works out the order; reads no tokens.
 
@@ -60,8 +61,9 @@ class BatchLoader:
           stores: task → its training store, all that patterns may match; None takes those in `config.store_dir`, after
             preparing what is missing and small.
           steps: batches in the run.
-          process_index: which process this is.
-          process_count: how many there are; they divide the global batch.
+          process_index: which part of the rows this process reads.
+          process_count: how many parts there are; they divide the global batch.
+          prepares: whether this process prepares what is missing; False waits for the one that does.
 
         Raises:
           UserError: no such task, a store is missing, too short or of another tokenizer, rates that cannot be met.
@@ -75,7 +77,7 @@ class BatchLoader:
         rows = config.global_batch // process_count
         self._rows = np.arange(process_index * rows, (process_index + 1) * rows)
         if stores is None:
-            stores = _open_stores(config, process_index)
+            stores = _open_stores(config, prepares)
         tokens = {name: opened.num_tokens for name, opened in stores.items()}
         self._order = make_order(config.mixture, tokens, config.global_batch)
         self.task_names = self._order.tasks
@@ -178,12 +180,12 @@ class BatchStream:
             self._iterator.close()
 
 
-def _open_stores(config: DataConfig, process_index: int) -> dict[str, TokenStore]:
-    """The training stores that are there, after what is missing and small was prepared by process 0."""
+def _open_stores(config: DataConfig, prepares: bool) -> dict[str, TokenStore]:
+    """The training stores that are there, after what is missing and small was prepared by one of the processes."""
     from aya_jax.data import prepare  # reads text: what comes with it is not needed where stores are given
 
     _refuse_unknown(config)
-    if process_index == 0:
+    if prepares:
         prepare.ensure(config)
     else:
         _wait_for_stores(config, prepare.missing_tasks)

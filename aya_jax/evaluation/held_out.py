@@ -23,12 +23,14 @@ from aya_jax.data.config import DataConfig
 from aya_jax.data.store import TokenStore, VocabularyInfo
 from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.device_map import show_device_map
+from aya_jax.parallel.distributed import agree, whole
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import named_shardings
 from aya_jax.training.checkpoint import load_params, locate, read_meta
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
-from aya_jax.training.placement import batch_shards, check_divides, place
+from aya_jax.training.placement import batch_shards, check_divides, in_reading_order, place, row_share
 from aya_jax.training.validation import (
     HeldOut,
     Scored,
@@ -77,11 +79,12 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
     Raises:
       UserError: no model, no held-out documents, or stores of another tokenizer.
     """
-    config, console = resolved.config, make_console()
+    config, console = resolved.config, make_console(quiet=jax.process_index() != 0)
     checkpoint = locate(config.model_dir, console.print)
     trained = training_config(checkpoint)
     file = Path(config.run_dir or checkpoint.parents[1]) / FOLDER / f"{config.name}.json"
     mesh = make_mesh(config.mesh)
+    show_device_map(console, mesh)
     with jax.set_mesh(mesh):
         model = Transformer(trained.model, trained.precision, config.mesh.logical_axes)
         data, tasks = held_out_data(config, trained.data, read_vocabulary(checkpoint), mesh)
@@ -93,14 +96,22 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
             "fingerprint": resolved.fingerprint,
             "stores": {task: held_out_store(data.store_dir, task).manifest.digest for task in tasks},
         }
-        if is_done(file, heading):
+        if agree("done" if is_done(file, heading) else None):
             console.print(f"{file} is there for these weights.")
         else:
             samples = measure(data, tasks, config.max_tokens, model, params, mesh, console)
-            lines = (json.dumps(dataclasses.asdict(sample), ensure_ascii=False) for sample in samples)
-            write_atomic(file.with_suffix(".samples.jsonl"), "".join(f"{line}\n" for line in lines))
-            write_atomic(file, json.dumps(heading | summarize(samples), indent=2, ensure_ascii=False) + "\n")
-    show(console, json.loads(file.read_text(encoding="utf-8")))
+            if jax.process_index() == 0:
+                write(file, heading, samples)
+    if jax.process_index() == 0:
+        show(console, json.loads(file.read_text(encoding="utf-8")))
+
+
+def write(file: Path, heading: Mapping[str, Any], samples: Iterable[Sample]) -> None:
+    """Writes the samples and, last, what follows from them."""
+    samples = list(samples)
+    lines = (json.dumps(dataclasses.asdict(sample), ensure_ascii=False) for sample in samples)
+    write_atomic(file.with_suffix(".samples.jsonl"), "".join(f"{line}\n" for line in lines))
+    write_atomic(file, json.dumps({**heading, **summarize(samples)}, indent=2, ensure_ascii=False) + "\n")
 
 
 def held_out_data(
@@ -145,13 +156,17 @@ def measure(
     console: Console,
 ) -> list[Sample]:
     """Scores every held-out document of the tasks."""
-    score = make_score(model, mesh)
+    score, share = make_score(model, mesh), row_share(mesh, model.rules)
     samples: list[Sample] = []
     for task in track(tasks, "evaluating", console=console, disable=not console.is_terminal):
         held_out = held_out_store(data.store_dir, task)
-        batches = validation_batches(data, task, max_tokens=max_tokens)
+        batches = validation_batches(
+            data, task, max_tokens=max_tokens, process_index=share.index, process_count=share.count
+        )
         placed = (place(batch, mesh, model.rules) for batch in batches)
-        samples += by_document(task, held_out, score_batches(score, params, placed, held_out.token_bytes))
+        scored = score_batches(score, params, placed, held_out.token_bytes)
+        in_order = (Scored(*(in_reading_order(field, share) for field in batch)) for batch in scored)
+        samples += by_document(task, held_out, in_order)
     return samples
 
 
@@ -263,7 +278,7 @@ def weights_digest(params: Any) -> str:
     """SHA-256 over the names, types, shapes and bytes of the parameters, whatever file or mesh they came from."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(jax.device_get(leaf))
+        array = whole(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).view(np.uint8))
     return digest.hexdigest()

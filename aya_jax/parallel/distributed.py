@@ -120,6 +120,13 @@ def agree(text: str | None) -> str | None:
     return np.asarray(multihost_utils.broadcast_one_to_all(content), np.uint8).tobytes()[1:].decode()
 
 
+def whole(array: jax.Array) -> np.ndarray:
+    """All of an array on the host, whichever processes its parts lie in. Every process must call it."""
+    if array.is_fully_addressable:
+        return np.asarray(jax.device_get(array))
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
 def check_shared(folder: Path, *, patience: float = _SEEN_WITHIN) -> None:
     """Refuses a folder that is another one on some of the machines. Every process must call it.
 

@@ -7,6 +7,7 @@ the one before.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -27,10 +28,12 @@ from jax.experimental import multihost_utils
 
 from aya_jax.config import UserError
 from aya_jax.config.files import unwritable, write_atomic
+from aya_jax.parallel.distributed import agree
 from aya_jax.training.config import CheckpointConfig
 from aya_jax.training.state import TrainState
 
 FORMAT_VERSION = 1
+_LAST_SAVE_SECONDS = 30.0  # for a save to end when a process of several has failed
 DIGESTS = "digests.json"
 FOLDER = "checkpoints"
 
@@ -112,12 +115,13 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints and all are damaged, or a whole one is of another version.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        # Process 0 looks, and the others do as it says: reading the digests of a large model on every host would take long.
+        steps = json.loads(agree(json.dumps(sorted(self._manager.all_steps(), reverse=True))))
         for step in steps:
             path = self._folder / str(step)
-            damage = find_damage(path)
+            damage = agree(find_damage(path) if jax.process_index() == 0 else None)
             if damage is None:
-                sealed = (path / DIGESTS).exists()
+                sealed = agree("sealed" if (path / DIGESTS).exists() else None) is not None
                 try:
                     restored = self._read(step, like, check)
                 except UserError:
@@ -126,6 +130,10 @@ class Checkpoints:
                     damage = f"{path}: cannot be read: {_first_line(error)}"
                     if sealed:
                         raise UserError(f"{damage}. Its files are as they were written.") from error
+                    if jax.process_count() > 1:  # the others may have read it
+                        raise UserError(
+                            f"{damage}. Rename it to {step}.damaged to go on from the one before."
+                        ) from error
                 else:
                     if not sealed:
                         self._seal(step)
@@ -151,11 +159,19 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        if error is not None and jax.process_count() > 1:
+            # Perhaps this process alone has failed, and the others will not come to the end of a save.
+            closing = threading.Thread(target=self._close_quietly, daemon=True)
+            closing.start()
+            closing.join(_LAST_SAVE_SECONDS)
+        elif error is not None:
+            self._close_quietly()
+        else:
             self.close()
-        except UserError:
-            if error is None:
-                raise
+
+    def _close_quietly(self) -> None:
+        with contextlib.suppress(UserError):
+            self.close()
 
     def _read(self, step: int, like: TrainState, check: Callable[[Mapping[str, Any]], None]) -> Restored:
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -250,6 +266,8 @@ def find_damage(path: Path) -> str | None:
 def locate(model_dir: str | os.PathLike[str], warn: Callable[[str], None]) -> Path:
     """The checkpoint that MODEL_DIR means: itself, or the newest whole one of a run directory.
 
+    Of several processes, all of which must call it, process 0 looks.
+
     Args:
       model_dir: what the user named.
       warn: is told of each damaged checkpoint that is passed over.
@@ -257,6 +275,15 @@ def locate(model_dir: str | os.PathLike[str], warn: Callable[[str], None]) -> Pa
     Raises:
       UserError: there is none, or the one that was named is damaged.
     """
+    checkpoint = Path(agree(str(_locate(model_dir, warn)) if jax.process_index() == 0 else None))
+    if not checkpoint.is_dir():
+        raise UserError(
+            f"{checkpoint}: process 0 sees this checkpoint, and this process does not; put it on shared storage."
+        )
+    return checkpoint
+
+
+def _locate(model_dir: str | os.PathLike[str], warn: Callable[[str], None]) -> Path:
     path = Path(model_dir).absolute()
     if path.name.isdigit() and (path / "params").is_dir():
         damage = find_damage(path)

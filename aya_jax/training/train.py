@@ -17,6 +17,8 @@ from aya_jax.config import Resolved, RunDirectory, UserError
 from aya_jax.data.batches import BatchLoader
 from aya_jax.models.transformer import Transformer
 from aya_jax.objectives.next_token import next_token
+from aya_jax.parallel.device_map import show_device_map
+from aya_jax.parallel.distributed import check_shared
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.training import environment
 from aya_jax.training.banner import show_banner
@@ -44,12 +46,15 @@ def run(resolved: Resolved[TrainConfig]) -> None:
     config = resolved.config
     use_compilation_cache(config.tracking.compilation_cache)
     console = make_console(quiet=jax.process_index() != 0)
-    with RunDirectory.open(config.run_dir, resolved, environment.describe(), writer=jax.process_index() == 0):
-        mesh = make_mesh(config.mesh)
-        rows = config.data.global_batch // config.accumulation
-        check_divides(mesh, config.mesh.logical_axes, rows, config.data.sequence_length)
+    mesh = make_mesh(config.mesh)
+    rows = config.data.global_batch // config.accumulation
+    check_divides(mesh, config.mesh.logical_axes, rows, config.data.sequence_length)
+    share = row_share(mesh, config.mesh.logical_axes)
+    first = jax.process_index() == 0
+    with RunDirectory.open(config.run_dir, resolved, environment.describe(), writer=first) as directory:
+        check_shared(directory.path)
         loader = BatchLoader(
-            config.data, steps=config.steps, process_index=jax.process_index(), process_count=jax.process_count()
+            config.data, steps=config.steps, process_index=share.index, process_count=share.count, prepares=first
         )
         check_vocabulary(config, loader)
         with jax.set_mesh(mesh):
@@ -72,6 +77,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
         first = int(state.step)
         show_banner(console, config, mesh, first, validator.tasks)
         loader.print_table(console)
+        show_device_map(console, mesh)
         with (
             Trackers(
                 config.tracking, config.run_dir, first, resolved.snapshot, writer=jax.process_index() == 0

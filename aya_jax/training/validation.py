@@ -18,7 +18,7 @@ from aya_jax.data import store
 from aya_jax.data.batches import BatchLoader, validation_batches
 from aya_jax.models.transformer import Transformer
 from aya_jax.training.config import TrainConfig
-from aya_jax.training.placement import place
+from aya_jax.training.placement import place, row_share
 
 SPLIT = "validation"
 ScoreFunction = Callable[..., "Scored"]
@@ -146,12 +146,13 @@ class Validator:
         return record(results) | by_tag(results, {task: (m.language, m.domain) for task, m in manifests.items()})
 
     def _measure_task(self, params: Any, task: str) -> HeldOut:
+        share = row_share(self._mesh, self._rules)
         batches = validation_batches(
             self._config.data,
             task,
             max_tokens=self._config.validation.max_tokens,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share.index,
+            process_count=share.count,
         )
         placed = (place(batch, self._mesh, self._rules) for batch in batches)
         scored = score_batches(
