@@ -28,7 +28,7 @@ from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
 from aya_jax.training.monitor import Monitor
 from aya_jax.training.optimizer import make_optimizer
-from aya_jax.training.placement import check_divides, place
+from aya_jax.training.placement import check_divides, place, row_share
 from aya_jax.training.schedules import learning_rate
 from aya_jax.training.signals import StopRequest
 from aya_jax.training.state import TrainState, abstract_state, make_state, state_shardings
@@ -76,8 +76,8 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
         state, meta = start(config, model, optimizer, shardings, checkpoints, loader, console)
         first = int(state.step)
         show_banner(console, config, mesh, first, validator.tasks)
-        loader.print_table(console)
         show_device_map(console, mesh)
+        loader.print_table(console)
         with (
             Trackers(
                 config.tracking, config.run_dir, first, resolved.snapshot, writer=jax.process_index() == 0
