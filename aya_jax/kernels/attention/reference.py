@@ -43,6 +43,7 @@ def reference(
     causal: bool,
     window: int | None,
     scale: float,
+    soft_cap: float | None = None,
 ) -> jax.Array:
     """softmax(scale * q k^T + mask) v, in float32, or in float64 where the inputs are.
 
@@ -54,17 +55,54 @@ def reference(
       causal: a query sees no key after it.
       window: a query sees the `window` keys up to itself.
       scale: factor on the scores.
+      soft_cap: scores s become cap * tanh(s / cap).
 
     Returns:
       [B, S, H, hd] in the query's dtype.
     """
-    groups = query.shape[2] // key.shape[2]
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    key, value = (jnp.repeat(array, groups, axis=2).astype(dtype) for array in (key, value))
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query.astype(dtype) * scale, key)
     index = jnp.arange(query.shape[1])
     mask = dense_mask(index, index, causal=causal, window=window, first_key=None)[None]
     if segment_ids is not None:
         mask = mask & (segment_ids[:, :, None] == segment_ids[:, None, :])
-    scores = jnp.where(mask[:, None], scores, -jnp.inf)
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), value).astype(query.dtype)
+    return _masked(query, key, value, mask, scale, soft_cap)
+
+
+def reference_intervals(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    first: jax.Array,
+    last: jax.Array,
+    *,
+    scale: float,
+    soft_cap: float | None,
+) -> jax.Array:
+    """The same where query q of row b sees the keys first[b, q] to last[b, q]; 0 where there are none.
+
+    Args:
+      query: [B, Q, H, hd].
+      key: [B, K, KV, hd].
+      value: [B, K, KV, hd].
+      first: int32 [B, Q].
+      last: int32 [B, Q].
+      scale: factor on the scores.
+      soft_cap: scores s become cap * tanh(s / cap).
+
+    Returns:
+      [B, Q, H, hd] in the query's dtype.
+    """
+    index = jnp.arange(key.shape[1])
+    mask = (first[..., None] <= index) & (index <= last[..., None])
+    return _masked(query, key, value, mask, scale, soft_cap)
+
+
+def _masked(query, key, value, mask, scale: float, soft_cap: float | None) -> jax.Array:
+    """Under a mask [B or 1, Q, K], or 0 where it leaves a query nothing."""
+    groups = query.shape[2] // key.shape[2]
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    key, value = (jnp.repeat(array, groups, axis=2).astype(dtype) for array in (key, value))
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query.astype(dtype) * scale, key)
+    if soft_cap is not None:
+        scores = soft_cap * jnp.tanh(scores / soft_cap)
+    weights = jax.nn.softmax(scores, axis=-1, where=mask[:, None])
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value).astype(query.dtype)
