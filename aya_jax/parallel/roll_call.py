@@ -196,6 +196,7 @@ class Peers:
             self._told.wait(GRACE)  # the main thread is likely to find the same error, and prints it
         if self._leaving.is_set():
             return True
+        self._leaving.set()
         if self.launch.index == 0:
             text = (
                 f"{self._name(index)} is gone without a word: killed, out of memory, or its machine is down (its own output "

@@ -45,3 +45,17 @@ def test_outside_the_main_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert handlers == [before]
+
+
+def test_of_several_processes_ctrl_c_is_passed_on_as_sigterm_once():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))  # JAX's place
+    try:
+        with StopRequest(processes=2) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard == [signal.SIGTERM]
+            assert not stop.interrupted
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
