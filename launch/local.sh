@@ -4,7 +4,7 @@
 #   bash launch/local.sh                        with GPUs, each process takes an equal share of them
 #   DEVICES=2 bash launch/local.sh              without, two emulated CPU devices to a process: a rehearsal
 #
-# Ctrl-C, or a SIGTERM to any of the processes, saves and ends all of them; the same command goes on.
+# Ctrl-C, or a SIGTERM to this script or to any of the processes, saves and ends all of them; the same command goes on.
 set -euo pipefail
 
 PROCESSES=${PROCESSES:-2}
@@ -27,6 +27,9 @@ for ((i = 0; i < PROCESSES; i++)); do
   pids+=($!)
 done
 
-code=0
-for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
+end=""
+trap 'end=1; kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM
+all() { code=0; for pid in "${pids[@]}"; do wait "$pid" || code=$?; done; }
+all
+[ -z "$end" ] || all # a signal cuts the first waiting short
 exit "$code"
