@@ -33,12 +33,14 @@ class Verb:
       run: "module:function" that is called with the `Resolved` configuration.
       help: one line.
       together: whether several processes can do it together (docs/distributed.md).
+      base: gin files that are read before those of the command line.
     """
 
     root: str
     run: str
     help: str
     together: bool = False
+    base: tuple[str, ...] = ()
 
 
 VERBS: dict[str, Verb] = {
@@ -55,6 +57,12 @@ VERBS: dict[str, Verb] = {
         "aya_jax.models.config:DescribeConfig",
         "aya_jax.models.describe:run",
         "a model's shapes, parameters, FLOPs and memory",
+    ),
+    "plan": Verb(
+        "aya_jax.planning.config:PlanConfig",
+        "aya_jax.planning.plan:run",
+        "will a training run fit on a machine, and how fast can it be there",
+        base=("plan/base.gin",),
     ),
     "train": Verb(
         "aya_jax.training.config:TrainConfig",
@@ -88,6 +96,8 @@ MACROS = {
     "DATA_DIR": "the corpus: 'sample', or a folder; the environment variable AYA_DATA where nothing binds it",
     "STORE_DIR": "where token stores are",
     "VOCABULARY": "'bytes', a tokenizer.json or a SentencePiece .model",
+    "TARGET": "the machine that a run is planned for: v5p-128, v5e-256, h200-8",
+    "PLAN_JSON": "where a plan is written as JSON",
 }
 
 USAGE = "aya VERB [FILE.gin ...] [--gin_file=F] [--gin_search_paths=A,B] [--gin.NAME=VALUE ...]"
@@ -202,7 +212,7 @@ def _run_verb(name: str, arguments: Arguments) -> None:
         )
 
     def prepare() -> Resolved:
-        resolved = _resolve(load(verb.root), files, arguments)
+        resolved = _resolve(load(verb.root), [*verb.base, *files], arguments)
         flags = getattr(getattr(resolved.config, "mesh", None), "xla_flags", ())
         set_xla_flags(flags, os.environ)
         return resolved
@@ -320,7 +330,7 @@ def _resolve_files(files: Sequence[str], arguments: Arguments, verb: str = "") -
     """Resolves gin files for looking at; RUN_DIR may be missing."""
     offered = {"RUN_DIR": "RUN_DIR"}
     if verb := verb or _verb_bound_in(files, arguments):
-        return _resolve(load(VERBS[verb].root), files, arguments, offered)
+        return _resolve(load(VERBS[verb].root), [*VERBS[verb].base, *files], arguments, offered)
     return _resolve_for_any(files, arguments, offered)
 
 

@@ -1,0 +1,186 @@
+"""What one device holds during a step: the state exactly, from its shardings; the rest estimated from the model's shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from aya_jax.config.errors import UserError
+from aya_jax.kernels import cross_entropy
+from aya_jax.models.config import PrecisionConfig, TransformerConfig
+from aya_jax.models.describe import activation_bytes_per_token
+from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.config import MESH_AXES, LogicalAxes, MeshAxes
+from aya_jax.training.config import OptimizerConfig, TrainConfig
+from aya_jax.training.optimizer import make_optimizer
+from aya_jax.training.state import fresh_state
+
+# tokens, targets, segment_ids, positions, task_ids: int32; loss_weights: float32.
+BATCH_BYTES_PER_TOKEN = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Bytes on one device.
+
+    Attributes:
+      parameters: the weights; exact.
+      optimizer: the optimizer's moments; exact.
+      batch: one batch; exact.
+      gradients: one per parameter, and float32 sums of them where a batch is computed in parts.
+      activations: what the layers keep for the backward pass.
+      layer: one layer at work: what lies between its input and its output, and its weights, gathered and cast.
+      logits: float32 logits of one tile, their softmax and its gradient, the token table gathered and cast, and its gradient.
+    """
+
+    parameters: int
+    optimizer: int
+    batch: int
+    gradients: int
+    activations: int
+    layer: int
+    logits: int
+
+    @property
+    def arguments(self) -> int:
+        """What the step is given: state and batch."""
+        return self.parameters + self.optimizer + self.batch
+
+    @property
+    def temporaries(self) -> int:
+        """What exists within the step at its fullest moment: in the loss, or in a layer's backward pass."""
+        return self.gradients + self.activations + max(self.layer, self.logits)
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.arguments + self.temporaries
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """How a mesh divides a run.
+
+    Attributes:
+      mesh: sizes of the mesh axes.
+      rows: rows of the batch that one device computes at a time.
+      tokens: tokens of them that lie on one device.
+      tensor: parts of a layer's and the table's matrices that no device gathers (the axes that divide `mlp`).
+      residual: parts of a row's tokens in what layers keep between them.
+    """
+
+    mesh: Mapping[str, int]
+    rows: float
+    tokens: float
+    tensor: int
+    residual: int
+
+
+def shares(config: TrainConfig, devices: int) -> Shares:
+    """How `config.mesh` divides the run over so many devices.
+
+    Raises:
+      UserError: the axes do not multiply to the devices, or do not divide the batch or the sequence.
+    """
+    sizes = dict(zip(MESH_AXES, config.mesh.shape(devices), strict=True))
+    axes, data = config.mesh.logical_axes, config.data
+    rows, sequence = _parts(sizes, axes.batch), _parts(sizes, axes.sequence)
+    per_part = data.global_batch // config.accumulation
+    if per_part % rows or data.sequence_length % sequence:
+        raise UserError(
+            f"{per_part} rows of {data.sequence_length} tokens (GLOBAL_BATCH / accumulation, SEQUENCE_LENGTH) do not divide "
+            f"over {rows} x {sequence} devices of the {devices}; change them or MeshConfig"
+        )
+    tokens = per_part * data.sequence_length / (rows * sequence)
+    tensor = _parts(sizes, axes.mlp)
+    residual = _parts(sizes, getattr(axes, "residual", axes.sequence)) // sequence
+    return Shares(sizes, per_part / rows, tokens, tensor, residual)
+
+
+def estimate(config: TrainConfig, devices: int) -> Estimate:
+    """Memory of one of `devices` devices.
+
+    Raises:
+      UserError: as `shares`, or a parameter's dim does not divide over the mesh.
+    """
+    share = shares(config, devices)
+    parameters, moments = state_bytes(config, share.mesh)
+    model, precision = config.model, config.precision
+    width, param_width = jnp.dtype(precision.compute).itemsize, jnp.dtype(precision.params).itemsize
+    sums = 4 * parameters // param_width if config.accumulation > 1 else 0
+    kept = activation_bytes_per_token(model, precision) * share.tokens / share.residual
+    whole = PrecisionConfig(params=precision.params, compute=precision.compute, remat="none")
+    one_layer = activation_bytes_per_token(model, whole) / model.num_layers * share.tokens / share.tensor
+    weights = layer_parameters(model) * (width + 4) / share.tensor  # cast, and a float32 gradient
+    table = model.vocab_size * model.embed_dim / share.tensor
+    chosen = cross_entropy.choose(tokens=math.ceil(share.tokens), vocab_size=model.vocab_size)
+    tile = min(share.tokens, cross_entropy.TILE_LOGITS / model.vocab_size) if chosen != "dense" else share.tokens
+    logits = tile * model.vocab_size * (4 + 4 + width) / (share.tensor if chosen == "dense" else 1)
+    return Estimate(
+        parameters=parameters,
+        optimizer=moments,
+        batch=int(BATCH_BYTES_PER_TOKEN * share.tokens * config.accumulation),
+        gradients=parameters + sums,
+        activations=int(kept),
+        layer=int(2 * one_layer + weights),
+        logits=int(logits + table * (width + 4)),
+    )
+
+
+def state_bytes(config: TrainConfig, mesh: Mapping[str, int]) -> tuple[int, int]:
+    """Bytes of the parameters and of the optimizer's moments on one device of a mesh.
+
+    Raises:
+      UserError: a parameter's dim does not divide over the mesh.
+    """
+    shapes, logical = _parameters(config.model, config.precision)
+    held = sum(
+        _shard_bytes(shape, axes, config.mesh.logical_axes, mesh) for shape, axes in zip(shapes, logical, strict=True)
+    )
+    return held, round(held * _moments_per_parameter_byte(config.model, config.precision, config.optimizer))
+
+
+def layer_parameters(model: TransformerConfig) -> int:
+    """Parameters of one layer."""
+    shapes, logical = _parameters(model, PrecisionConfig())
+    return sum(s.size for s, axes in zip(shapes, logical, strict=True) if axes[0] == "layers") // model.num_layers
+
+
+@functools.lru_cache(maxsize=64)
+def _parameters(model: TransformerConfig, precision: PrecisionConfig) -> tuple[list[jax.ShapeDtypeStruct], list[tuple]]:
+    transformer = Transformer(model, precision)
+    logical = jax.tree.leaves(transformer.logical_axes(), is_leaf=lambda node: isinstance(node, tuple))
+    return jax.tree.leaves(transformer.shapes()), logical
+
+
+@functools.lru_cache(maxsize=64)
+def _moments_per_parameter_byte(model: TransformerConfig, precision: PrecisionConfig, config: OptimizerConfig) -> float:
+    """Bytes of the optimizer's state for each byte of the parameters, beside which it lies."""
+    shapes = Transformer(model, precision).shapes()
+    state = jax.eval_shape(lambda params: fresh_state(params, make_optimizer(config)), shapes)
+    moments, whole = (
+        sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (state.optimizer, shapes)
+    )
+    return moments / whole
+
+
+def _shard_bytes(shape: jax.ShapeDtypeStruct, logical: tuple, rules: LogicalAxes, mesh: Mapping[str, int]) -> int:
+    parts = [_parts(mesh, axes) for axes in rules.mesh_axes(logical)]
+    for name, size, count in zip(logical, shape.shape, parts, strict=True):
+        if size % count:
+            raise UserError(
+                f"the dim {name!r} of {size} does not divide over {count} devices; choose a mesh that divides it, or bind "
+                f"LogicalAxes.{name} = None"
+            )
+    return shape.size // math.prod(parts) * shape.dtype.itemsize
+
+
+def _parts(mesh: Mapping[str, int], axes: MeshAxes) -> int:
+    """Over how many devices these mesh axes divide a dim."""
+    names = () if axes is None else (axes,) if isinstance(axes, str) else axes
+    return math.prod(mesh[axis] for axis in names)
