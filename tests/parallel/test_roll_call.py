@@ -136,6 +136,18 @@ def test_strangers_are_sent_away(address):
     assert all(isinstance(peers, roll_call.Peers) for peers in found)
 
 
+def test_a_process_0_that_is_started_again_is_found(address):
+    """The first one was killed when this process had called it already."""
+    found = []
+    with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))) as first:
+        thread = threading.Thread(target=lambda: found.extend(join_all(address, [(1, 2, None)])))
+        thread.start()
+        first.accept()[0].close()
+    found += join_all(address, [(0, 2, None)])
+    thread.join()
+    assert all(isinstance(peers, roll_call.Peers) for peers in found)
+
+
 def test_a_process_that_dies_ends_all_and_process_0_says_which(address, capsys):
     (first, second, third), ends = watched(address)
     die(third)
