@@ -117,14 +117,14 @@ class PrecisionConfig:
       params: how parameters (and so gradients and optimizer moments) are held.
       compute: what parameters and activations are cast to inside the model.
       remat: what the backward pass recomputes: "none": nothing, "dots": all but matrix products, "full": every layer
-        from its input.
+        from its input, "offload": the same, and the layers' inputs wait in the host's memory.
       unroll: layers laid out in a row in the compiled program instead of a loop over them; None: all on CPU, where a
         loop copies each layer's weights and activations, and 1 elsewhere.
     """
 
     params: Literal["float32", "bfloat16"] = "float32"
     compute: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "full", "offload"] = "none"
     unroll: int | None = None
 
     def validate(self) -> Iterator[Problem]:

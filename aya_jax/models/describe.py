@@ -71,13 +71,16 @@ def memory(config: DescribeConfig) -> Memory:
 def activation_bytes_per_token(model: TransformerConfig, precision: PrecisionConfig) -> int:
     """Bytes per token that the layers keep for the backward pass.
 
-    Counted per layer, in values of the compute format: the layer's input ("full" keeps nothing else); with "dots" also
+    Counted per layer, in values of the compute format: the layer's input ("full" keeps nothing else, and "offload" not
+    even that, but for the two layers whose inputs are on their way); with "dots" also
     the results of the projections; with "none" also what comes between them (normed inputs, rotated heads, the
     attention's output and float32 normaliser, the two factors of the gated product).
     """
     width = _BYTES[precision.compute]
     queries, keys = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
     values = model.embed_dim
+    if precision.remat == "offload":
+        return 2 * values * width
     if precision.remat != "full":
         values += queries + 2 * keys + 2 * model.mlp_dim + 2 * model.embed_dim
     if precision.remat == "none":

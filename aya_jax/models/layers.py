@@ -13,15 +13,33 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
-from aya_jax.kernels.attention import attention
+from aya_jax.kernels.attention.sharded import sharded_attention
 from aya_jax.models.config import TransformerConfig
 from aya_jax.parallel.config import LogicalAxes
 from aya_jax.parallel.sharding import constrain
 
 Params = Mapping[str, "jax.Array | Params"]
 
-ACTIVATIONS = ("batch", "sequence", None)
+LAYER_INPUT = "layer_input"  # what rematerialisation may move to the host
+
+# The logical names of the dims of every activation that is pinned to the mesh.
+ACTIVATION_AXES: Mapping[str, tuple[str | None, ...]] = {
+    "residual": ("batch", "residual", None),
+    "query": ("batch", "sequence", "heads", "head_dim"),
+    "key": ("batch", "sequence", "kv_heads", "head_dim"),
+    "value": ("batch", "sequence", "kv_heads", "head_dim"),
+    "attended": ("batch", "sequence", "heads", "head_dim"),
+    "gate": ("batch", "sequence", "mlp"),
+    "up": ("batch", "sequence", "mlp"),
+    "final": ("batch", "sequence", None),
+}
+
+
+def pin(name: str, array: jax.Array, rules: LogicalAxes) -> jax.Array:
+    """`constrain`s the activation of this name in `ACTIVATION_AXES`."""
+    return constrain(array, rules, ACTIVATION_AXES[name])
 
 
 class Rotation(NamedTuple):
@@ -52,6 +70,7 @@ def layer_kinds(config: TransformerConfig) -> tuple[LayerKind, ...]:
     return (local,) * (config.sliding_window_pattern - 1) + (LayerKind(None, config.rope_on_full_layers),)
 
 
+@jax.named_scope("norm")
 def norm(config: TransformerConfig, scale: jax.Array, inputs: jax.Array) -> jax.Array:
     """LayerNorm or RMSNorm over the last dim, with a weight and no bias, in float32; returns the inputs' dtype.
 
@@ -102,6 +121,7 @@ def pairs_to_halves(array: jax.Array) -> jax.Array:
     return array.reshape(*rest, width // 2, 2).swapaxes(-1, -2).reshape(*rest, width)
 
 
+@jax.named_scope("attention")
 def self_attention(
     config: TransformerConfig,
     rules: LogicalAxes,
@@ -122,23 +142,23 @@ def self_attention(
     query = jnp.einsum("bsd,dhk->bshk", inputs, reorder(params["query"]).astype(dtype))
     key = jnp.einsum("bsd,dhk->bshk", inputs, reorder(params["key"]).astype(dtype))
     value = jnp.einsum("bsd,dhk->bshk", inputs, params["value"].astype(dtype))
-    query = constrain(query, rules, ("batch", "sequence", "heads", "head_dim"))
-    key, value = (constrain(array, rules, ("batch", "sequence", "kv_heads", "head_dim")) for array in (key, value))
+    query, key, value = pin("query", query, rules), pin("key", key, rules), pin("value", value, rules)
     if config.qk_norm:
         query = norm(config, reorder(params["query_norm"]["scale"]), query)
         key = norm(config, reorder(params["key_norm"]["scale"]), key)
     if kind.rope:
         query, key = rotate(query, angles), rotate(key, angles)
-    output = attention(query, key, value, segment_ids=segment_ids, causal=True, window=kind.window)
-    output = constrain(output, rules, ("batch", "sequence", "heads", "head_dim"))
+    output = sharded_attention(query, key, value, rules=rules, segment_ids=segment_ids, causal=True, window=kind.window)
+    output = pin("attended", output, rules)
     return jnp.einsum("bshk,hkd->bsd", output, params["output"].astype(dtype))
 
 
+@jax.named_scope("mlp")
 def swiglu(rules: LogicalAxes, params: Params, inputs: jax.Array) -> jax.Array:
     """down(silu(gate(x)) * up(x)) of normed inputs [B, S, D] (Shazeer 2020, GLU Variants)."""
     dtype = inputs.dtype
-    gate = constrain(inputs @ params["gate"].astype(dtype), rules, ("batch", "sequence", "mlp"))
-    up = constrain(inputs @ params["up"].astype(dtype), rules, ("batch", "sequence", "mlp"))
+    gate = pin("gate", inputs @ params["gate"].astype(dtype), rules)
+    up = pin("up", inputs @ params["up"].astype(dtype), rules)
     return (jax.nn.silu(gate) * up) @ params["down"].astype(dtype)
 
 
@@ -152,6 +172,7 @@ def block(
     segment_ids: jax.Array | None,
 ) -> jax.Array:
     """One layer: [B, S, D] -> [B, S, D]."""
+    inputs = checkpoint_name(inputs, LAYER_INPUT)
     if config.block == "parallel":
         normed = norm(config, params["norm"]["scale"], inputs)
         attended = self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids)
@@ -160,4 +181,4 @@ def block(
         normed = norm(config, params["attention_norm"]["scale"], inputs)
         middle = inputs + self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids)
         outputs = middle + swiglu(rules, params["mlp"], norm(config, params["mlp_norm"]["scale"], middle))
-    return constrain(outputs, rules, ACTIVATIONS)
+    return pin("residual", outputs, rules)

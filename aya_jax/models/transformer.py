@@ -11,12 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aya_jax.kernels.attention.sharded import from_shards, to_shards
 from aya_jax.kernels.cross_entropy import linear_cross_entropy
+from aya_jax.kernels.embedding import lookup
 from aya_jax.models import layers
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
 from aya_jax.models.modules import Decoder
 from aya_jax.parallel.config import LogicalAxes
-from aya_jax.parallel.sharding import constrain
+from aya_jax.parallel.mesh import platform
 
 Batch = Mapping[str, jax.Array]
 
@@ -73,21 +75,16 @@ class Transformer:
           rng: unused: the model has no dropout. Part of the signature that objectives call.
         """
         del rng
-        config, tokens = self.config, batch["tokens"]
-        positions = batch.get("positions")
-        if positions is None:
-            positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-        # Cast after the lookup: the table's gradient is then accumulated in the parameters' dtype.
-        x = jnp.take(params["embedding"]["table"], tokens, axis=0).astype(self.precision.compute)
-        x = constrain(x, self.rules, layers.ACTIVATIONS)
-        x = self._layers(params["layers"], x, layers.rotation(config, positions), batch.get("segment_ids"))
-        return layers.norm(config, params["final_norm"]["scale"], x)
+        return from_shards(self._hidden(params, batch), self.rules)
 
     def __call__(self, params: Any, batch: Batch, rng: jax.Array | None = None) -> TokenScores:
         """Scores of `batch["targets"]`, int32 [B, S]. Logits do not leave the linear + cross-entropy kernel."""
-        hidden = self.hidden(params, batch, rng)
-        scores = linear_cross_entropy(hidden, self._head(params), batch["targets"], logit_scale=self.config.logit_scale)
-        return TokenScores(*scores)
+        del rng
+        hidden = self._hidden(params, batch)
+        targets = to_shards(batch["targets"], self.rules)
+        with jax.named_scope("head"):
+            scores = linear_cross_entropy(hidden, self._head(params), targets, logit_scale=self.config.logit_scale)
+        return TokenScores(*(from_shards(score, self.rules) for score in scores))
 
     def logits(self, params: Any, batch: Batch) -> jax.Array:
         """Next-token logits, float32 [B, S, V], for small batches: comparison with other libraries, and decoding."""
@@ -100,6 +97,23 @@ class Transformer:
 
     def _head(self, params: Any) -> jax.Array:
         return params["embedding" if self.config.tie_embeddings else "head"]["table"]
+
+    def _hidden(self, params: Any, batch: Batch) -> jax.Array:
+        """`hidden` with positions in the order of `to_shards`."""
+        config, tokens = self.config, batch["tokens"]
+        positions = batch.get("positions")
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        segment_ids = batch.get("segment_ids")
+        if segment_ids is not None:
+            segment_ids = to_shards(segment_ids, self.rules)
+        tokens = to_shards(tokens, self.rules)
+        with jax.named_scope("embedding"):
+            x = lookup(params["embedding"]["table"], tokens, rules=self.rules, dtype=jnp.dtype(self.precision.compute))
+        x = layers.pin("residual", x, self.rules)
+        angles = layers.rotation(config, to_shards(positions, self.rules))
+        x = self._layers(params["layers"], x, angles, segment_ids)
+        return layers.pin("final", layers.norm(config, params["final_norm"]["scale"], x), self.rules)
 
     def _layers(self, params: Any, x: jax.Array, angles: layers.Rotation, segment_ids: jax.Array | None) -> jax.Array:
         """All layers, scanned by groups of one period of layer kinds."""
@@ -121,7 +135,16 @@ class Transformer:
         if self.precision.remat == "none":
             return function
         policies = jax.checkpoint_policies
-        policy = policies.dots_with_no_batch_dims_saveable if self.precision.remat == "dots" else None
+        policy = {
+            "dots": policies.dots_with_no_batch_dims_saveable,
+            "full": None,
+            "offload": policies.save_and_offload_only_these_names(
+                names_which_can_be_saved=[],
+                names_which_can_be_offloaded=[layers.LAYER_INPUT],
+                offload_src="device",
+                offload_dst="pinned_host",
+            ),
+        }[self.precision.remat]
         # A loop by itself keeps the compiler from merging the recomputation with the forward pass.
         return jax.checkpoint(function, policy=policy, prevent_cse=self._unroll() > 1)
 
@@ -130,4 +153,4 @@ class Transformer:
         groups = self.config.num_layers // len(layers.layer_kinds(self.config))
         if self.precision.unroll is not None:
             return min(groups, -(-self.precision.unroll // len(layers.layer_kinds(self.config))))
-        return groups if jax.default_backend() == "cpu" else 1
+        return groups if platform() == "cpu" else 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from aya_jax.config.errors import UserError
 from aya_jax.config.registry import Problem, configurable
 
-MESH_AXES = ("data", "fsdp", "context", "tensor")
+MESH_AXES = ("slice", "data", "fsdp", "context", "tensor")
 
 MeshAxes = str | tuple[str, ...] | None
 
@@ -25,6 +25,8 @@ class LogicalAxes:
     Attributes:
       batch: sequences of the global batch.
       sequence: positions within a sequence.
+      residual: positions of the activations between blocks and of the norms. Split over `tensor` as well, what tensor
+        parallelism would keep on each of its devices is kept once (Korthikanti et al. 2022, sequence parallelism).
       vocab: rows of the token table.
       embed: the model width, in parameters.
       heads: query heads.
@@ -34,8 +36,9 @@ class LogicalAxes:
       layers: the stacked layers.
     """
 
-    batch: MeshAxes = ("data", "fsdp")
+    batch: MeshAxes = ("slice", "data", "fsdp")
     sequence: MeshAxes = "context"
+    residual: MeshAxes = ("context", "tensor")
     vocab: MeshAxes = "tensor"
     embed: MeshAxes = "fsdp"
     heads: MeshAxes = "tensor"
@@ -57,7 +60,7 @@ class LogicalAxes:
         axes = tuple(None if name is None else getattr(self, name) for name in logical)
         taken: dict[str, str] = {}
         for name, value in zip(logical, axes, strict=True):
-            for axis in _as_tuple(value):
+            for axis in as_tuple(value):
                 if axis in taken:
                     raise UserError(
                         f"mesh axis {axis!r} would split two dims of one array, {taken[axis]!r} and {name!r}: "
@@ -69,7 +72,7 @@ class LogicalAxes:
     def validate(self) -> Iterator[Problem]:
         """Yields a problem for every value that is no mesh axis or repeats one."""
         for field in dataclasses.fields(self):
-            axes = _as_tuple(getattr(self, field.name))
+            axes = as_tuple(getattr(self, field.name))
             if any(axis not in MESH_AXES for axis in axes):
                 yield Problem(field.name, f"a mesh axis ({', '.join(MESH_AXES)}), a tuple of them, or None")
             elif len(set(axes)) != len(axes):
@@ -82,6 +85,8 @@ class MeshConfig:
     """The shape of the device mesh. At most one axis may be -1: it takes the devices that the others leave.
 
     Attributes:
+      slice: groups of devices (TPU slices, or machines) that only a slower network joins; each holds a replica of what the
+        other axes share out, and gradients are summed over them once a step. The outermost axis.
       data: replicas of the model; gradients are summed over them.
       fsdp: devices that share one copy of parameters and optimizer state; also splits the batch.
       context: devices that share one sequence.
@@ -90,6 +95,7 @@ class MeshConfig:
       logical_axes: which mesh axes split which dims.
     """
 
+    slice: int = 1
     data: int = 1
     fsdp: int = -1
     context: int = 1
@@ -128,6 +134,8 @@ class MeshConfig:
         for axis, size in sizes.items():
             if size != -1 and size < 1:
                 yield Problem(axis, "a positive number of devices, or -1 for what is left")
+        if self.slice == -1:
+            yield Problem("slice", "the number of slices: the network is too slow for a share that is found by chance")
         left = [axis for axis, size in sizes.items() if size == -1]
         if len(left) > 1:
             yield Problem(left[1], f"-1 in one axis only; {left[0]} is -1 already")
@@ -136,7 +144,8 @@ class MeshConfig:
                 yield Problem("xla_flags", f"flags that start with --xla, not {flag!r}")
 
 
-def _as_tuple(axes: MeshAxes) -> tuple[str, ...]:
+def as_tuple(axes: MeshAxes) -> tuple[str, ...]:
+    """The mesh axes as a tuple, () for None."""
     if axes is None:
         return ()
     return (axes,) if isinstance(axes, str) else tuple(axes)

@@ -114,6 +114,7 @@ def _sections(record: runs.StudyRecord, comparison: Comparison | None) -> list[S
         ),
         _section_of("tokens", "Token ledger", tables.ledger_table(record.runs)),
         _section_of("configurations", "Differences in configuration", tables.differences_in_configuration(record.runs)),
+        _section_of("profile", "Where the time went", tables.profile_table(record.runs)),
         _section_of("surroundings", "Environment", tables.environment_table(record.runs)),
     ]
     return sections + [section for section in study_tables if section]

@@ -46,6 +46,7 @@ class TrainingRun:
       directory: its run directory.
       config: the resolved configuration, nested.
       environment: versions, commit, devices.
+      profile: where the traced steps' time went (`training.profiling`); empty where none were traced.
       train, validation, events: the records of `metrics.jsonl` by kind, in order; where a resumed run repeated a
         step, the last record of it.
     """
@@ -54,6 +55,7 @@ class TrainingRun:
     directory: Path
     config: dict[str, Any]
     environment: dict[str, Any]
+    profile: dict[str, Any]
     train: list[dict[str, Any]]
     validation: list[dict[str, Any]]
     events: list[dict[str, Any]]
@@ -247,6 +249,7 @@ def read_run(directory: Path, name: str) -> TrainingRun:
         directory=directory,
         config=_read_json_if_there(directory / "config.json"),
         environment=_read_json_if_there(directory / "environment.json"),
+        profile=_read_json_if_there(directory / "profile" / "operations.json"),
         train=[by_kind["train"][step] for step in sorted(by_kind["train"])],
         validation=[by_kind["validation"][step] for step in sorted(by_kind["validation"])],
         events=events,

@@ -234,6 +234,32 @@ def environment_table(runs: Sequence[TrainingRun]) -> Table | None:
     return Table("environment", "Environment", "As each run recorded it when it started.", columns, tuple(rows))
 
 
+def profile_table(runs: Sequence[TrainingRun], operations: int = 10) -> Table | None:
+    """Where the time of traced steps went, by part and by operation. None where no run traced any."""
+    rows = []
+    for run in runs:
+        if not run.profile:
+            continue
+        parts = run.profile["parts"].items()
+        rows += [(Cell(run.name), Cell(part), Cell(""), _share_cell(share)) for part, share in parts]
+        for each in run.profile["operations"][:operations]:
+            rows.append((Cell(run.name), Cell(each["source"]), Cell(each["name"]), _share_cell(each["share"])))
+    if not rows:
+        return None
+    columns = (
+        Column("run", numeric=False),
+        Column("part", numeric=False),
+        Column("operation", numeric=False),
+        Column("share"),
+    )
+    caption = "Shares of the device's time in the traced steps: the parts of a step, then the largest operations."
+    return Table("profile", "Where the time went", caption, columns, tuple(rows))
+
+
+def _share_cell(share: float) -> Cell:
+    return Cell(f"{share:.1%}", bar=share)
+
+
 def _shown_list(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 

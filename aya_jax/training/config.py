@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.data.config import DataConfig
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
-from aya_jax.parallel.config import MeshConfig
+from aya_jax.parallel.config import MeshConfig, as_tuple
 
 
 @configurable
@@ -169,12 +169,14 @@ class TrackingConfig:
     Attributes:
       every: steps between records; each is the mean over the steps since the last.
       tensorboard: writes `RUN_DIR/tensorboard` too.
+      profile_steps: (first, last) of the steps to trace on the device, into `RUN_DIR/profile`; () traces none.
       wandb_project: sends records to this Weights & Biases project; None does not. Needs the package wandb.
       compilation_cache: directory in which compiled programs are kept between runs; None keeps none.
     """
 
     every: int = 10
     tensorboard: bool = True
+    profile_steps: tuple[int, ...] = ()
     wandb_project: str | None = None
     compilation_cache: str | None = "~/.cache/aya_jax/compiled"
 
@@ -182,6 +184,10 @@ class TrackingConfig:
         """Yields an interval below 1."""
         if self.every < 1:
             yield Problem("every", "at least 1 step")
+        if self.profile_steps and not (
+            len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]
+        ):
+            yield Problem("profile_steps", "(FIRST, LAST), counted from 1, or ()")
 
 
 @configurable
@@ -252,6 +258,7 @@ class TrainConfig:
             yield Problem("seed", "between 0 and 2^32 - 1")
         yield from self._validate_sequence()
         yield from self._validate_batch()
+        yield from self._validate_model()
         if self.steps >= 1:
             yield from self._validate_schedule()
 
@@ -259,9 +266,13 @@ class TrainConfig:
         length, longest = self.data.sequence_length, self.model.max_sequence_length
         if length > longest:
             yield Problem("data.sequence_length", f"at most the model's max_sequence_length = {longest}")
+        # Context parallelism gives each of its devices two chunks, one early and one late (`kernels.attention.sharded`).
         shards = self._devices_over("sequence")
-        if length % shards:
-            yield Problem("data.sequence_length", f"a multiple of the {shards} devices that the mesh divides it over")
+        parts = math.lcm(2 * shards if shards > 1 else 1, self._devices_over("residual"))
+        if length % parts:
+            yield Problem(
+                "data.sequence_length", f"a multiple of {parts}, for the devices that the mesh divides it over"
+            )
 
     def _validate_batch(self) -> Iterator[Problem]:
         batch = self.data.global_batch
@@ -276,11 +287,27 @@ class TrainConfig:
                     "divides it over",
                 )
 
-    def _devices_over(self, dim: Literal["batch", "sequence"]) -> int:
-        """Over how many devices a dim of the batch is divided, as far as the configuration says (-1 counts as 1)."""
-        axes = getattr(self.mesh.logical_axes, dim) or ()
-        sizes = (getattr(self.mesh, axis, 1) for axis in ((axes,) if isinstance(axes, str) else axes))
-        return math.prod(max(size, 1) for size in sizes)
+    def _validate_model(self) -> Iterator[Problem]:
+        model = self.model
+        sizes = {
+            "heads": ("num_heads", model.num_heads),
+            "kv_heads": ("num_kv_heads", model.num_kv_heads),
+            "mlp": ("mlp_dim", model.mlp_dim),
+            "vocab": ("vocab_size", model.vocab_size),
+            "embed": ("embed_dim", model.embed_dim),
+        }
+        for dim, (name, size) in sizes.items():
+            shards = self._devices_over(dim)
+            if size % shards:
+                yield Problem(
+                    f"model.{name}",
+                    f"a multiple of the {shards} devices that the mesh divides it over, or LogicalAxes.{dim} = None",
+                )
+
+    def _devices_over(self, dim: str) -> int:
+        """Over how many devices a dim of this logical name is divided, as far as the configuration says (-1 counts as 1)."""
+        axes = as_tuple(getattr(self.mesh.logical_axes, dim))
+        return math.prod(max(getattr(self.mesh, axis, 1), 1) for axis in axes)
 
     def _validate_schedule(self) -> Iterator[Problem]:
         schedule = self.optimizer.schedule

@@ -51,9 +51,10 @@ def make_step(
         norm = optax.global_norm(jax.tree.map(lambda g: g.astype(jnp.float32), gradients))
         good = is_good(norm, state.guard, guard_config)
         rate = schedule(state.step)
-        clipped = clip_by_global_norm(gradients, norm, optimizer_config.clip_norm)
-        direction, moments = optimizer.update(clipped, state.optimizer, state.params)
-        params = jax.tree.map(lambda p, d: (p - rate * d).astype(p.dtype), state.params, direction)
+        with jax.named_scope("optimizer"):
+            clipped = clip_by_global_norm(gradients, norm, optimizer_config.clip_norm)
+            direction, moments = optimizer.update(clipped, state.optimizer, state.params)
+            params = jax.tree.map(lambda p, d: (p - rate * d).astype(p.dtype), state.params, direction)
         guard = next_guard(norm, good, state.guard, guard_config)
         new = TrainState(
             state.step + 1,

@@ -29,6 +29,7 @@ from aya_jax.training.console import make_console
 from aya_jax.training.monitor import Monitor
 from aya_jax.training.optimizer import make_optimizer
 from aya_jax.training.placement import check_divides, place, row_share
+from aya_jax.training.profiling import Profiler
 from aya_jax.training.schedules import learning_rate
 from aya_jax.training.signals import StopRequest
 from aya_jax.training.state import TrainState, abstract_state, make_state, state_shardings
@@ -86,14 +87,17 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
             loader.from_step(first) as batches,
         ):
             clock = Clock()
+            profiler = Profiler(config.tracking.profile_steps, config.run_dir, console.print)
             if validator.is_due(first) and "validation" not in trackers.kinds_at_start:
                 with clock.timing("validation"):  # ended between saving and measuring
                     trackers.write(monitor.stamp(first, "validation") | validator.measure(state.params))
             for done in range(first + 1, config.steps + 1):
                 with clock.timing("data"):
                     batch = place(next(batches), mesh, model.rules)
+                profiler.before_step(done, state)
                 with clock.timing("compilation" if done == first + 1 else "dispatch"):
                     state, metrics = step(state, batch)
+                profiler.after_step(done, metrics, functools.partial(program_text, step, state, batch))
                 monitor.step(done, metrics, clock)
                 ends = stop.after_step(done)
                 if ends or done % config.checkpoints.every == 0 or done == config.steps:
@@ -128,6 +132,11 @@ def compile_step(
         seed=config.seed,
     )
     return jax.jit(function, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def program_text(step: Any, state: TrainState, batch: Mapping[str, jax.Array]) -> str:
+    """The compiled step as text, from the compilation cache."""
+    return step.lower(state, batch).compile().as_text()
 
 
 def start(

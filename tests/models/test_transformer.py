@@ -125,6 +125,7 @@ def loss_and_gradients(name, precision):
         ("llama3", PrecisionConfig(remat="dots", unroll=1)),
         ("llama3", PrecisionConfig(remat="full")),
         ("cohere2", PrecisionConfig(remat="full", unroll=1)),
+        ("cohere2", PrecisionConfig(remat="offload", unroll=1)),
     ],
     ids=str,
 )
@@ -133,6 +134,20 @@ def test_loops_and_rematerialisation_change_nothing(name, precision):
     actual = loss_and_gradients(name, precision)
     for left, right in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-6, rtol=1e-5)
+
+
+def test_offloaded_layer_inputs_wait_in_the_hosts_memory():
+    """By the traced program: under "offload" the layers' inputs, and nothing else, are moved there and back."""
+    model, params, tokens, _ = golden("llama3")
+    batch = {"tokens": tokens, "targets": tokens}
+
+    def moved(remat):
+        offloading = Transformer(model.config, PrecisionConfig(remat=remat, unroll=1))
+        text = str(jax.make_jaxpr(jax.grad(lambda params: jnp.mean(offloading(params, batch).log_probs)))(params))
+        return sum("device_put" in line and "ost" in line for line in text.splitlines())
+
+    assert moved("full") == 0
+    assert moved("offload") >= 1
 
 
 def test_bfloat16_compute_keeps_float32_parameters_gradients_and_scores():

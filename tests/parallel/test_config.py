@@ -13,13 +13,19 @@ from aya_jax.config import UserError
 from aya_jax.parallel.config import LogicalAxes, MeshConfig
 
 
-@given(data=st.integers(1, 8), fsdp=st.integers(1, 8), context=st.integers(1, 4), tensor=st.integers(1, 4))
-def test_the_open_axis_takes_what_is_left(data, fsdp, context, tensor):
-    devices = data * fsdp * context * tensor
-    sizes = {"data": data, "fsdp": fsdp, "context": context, "tensor": tensor}
+@given(
+    slice=st.integers(1, 3),
+    data=st.integers(1, 8),
+    fsdp=st.integers(1, 8),
+    context=st.integers(1, 4),
+    tensor=st.integers(1, 4),
+)
+def test_the_open_axis_takes_what_is_left(slice, data, fsdp, context, tensor):
+    devices = slice * data * fsdp * context * tensor
+    sizes = {"slice": slice, "data": data, "fsdp": fsdp, "context": context, "tensor": tensor}
     for axis in sizes:
-        assert MeshConfig(**{**sizes, axis: -1}).shape(devices) == (data, fsdp, context, tensor)
-    assert MeshConfig(**sizes).shape(devices) == (data, fsdp, context, tensor)
+        assert MeshConfig(**{**sizes, axis: -1}).shape(devices) == (slice, data, fsdp, context, tensor)
+    assert MeshConfig(**sizes).shape(devices) == (slice, data, fsdp, context, tensor)
 
 
 def test_devices_that_do_not_fit():
@@ -36,6 +42,7 @@ def problems(config):
 def test_validation():
     assert problems(MeshConfig()) == []
     assert problems(MeshConfig(data=-1)) == [("fsdp", "-1 in one axis only; data is -1 already")]
+    assert [field for field, _ in problems(MeshConfig(slice=-1, fsdp=8))] == ["slice"]
     assert [field for field, _ in problems(MeshConfig(tensor=0, context=-2))] == ["context", "tensor"]
     assert problems(MeshConfig(xla_flags=("cpu_fast",)))[0][0] == "xla_flags"
     assert problems(LogicalAxes()) == []
@@ -45,7 +52,7 @@ def test_validation():
 
 def test_logical_axes_map_to_mesh_axes():
     assert LogicalAxes().mesh_axes(("layers", "embed", "mlp")) == (None, "fsdp", "tensor")
-    assert LogicalAxes().mesh_axes(("batch", "sequence", None)) == (("data", "fsdp"), "context", None)
+    assert LogicalAxes().mesh_axes(("batch", "sequence", None)) == (("slice", "data", "fsdp"), "context", None)
 
 
 def test_a_mesh_axis_used_twice_is_refused():

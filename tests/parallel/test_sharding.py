@@ -18,7 +18,7 @@ TREE = {"table": ("vocab", "embed"), "layers": {"down": ("layers", "mlp", "embed
 
 @pytest.fixture
 def mesh():
-    return AbstractMesh((1, 4, 1, 2), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
+    return AbstractMesh((1, 1, 4, 1, 2), MESH_AXES, axis_types=(AxisType.Auto,) * 5)
 
 
 def test_a_tree_of_names_becomes_a_tree_of_shardings(mesh):
@@ -27,7 +27,7 @@ def test_a_tree_of_names_becomes_a_tree_of_shardings(mesh):
         "table": P("tensor", "fsdp"),
         "layers": {"down": P(None, "tensor", "fsdp"), "scale": P(None, None)},
     }
-    assert batch_sharding(mesh, RULES).spec == P(("data", "fsdp"), "context")
+    assert batch_sharding(mesh, RULES).spec == P(("slice", "data", "fsdp"), "context")
 
 
 def test_a_dim_that_does_not_divide_is_named(mesh):

@@ -33,7 +33,12 @@ def test_the_file_of_the_tests_is_right(file):
         (["TrainConfig.accumulation=2", "MeshConfig.data=8"], "global_batch", "a multiple of 16"),
         (["MeshConfig.data=2", "MeshConfig.fsdp=8"], "global_batch", "a multiple of 16"),
         (["DataConfig.sequence_length=65"], "sequence_length", "max_sequence_length = 64"),
-        (["DataConfig.sequence_length=63", "MeshConfig.context=2"], "sequence_length", "a multiple of the 2 devices"),
+        (
+            ["DataConfig.sequence_length=63", "MeshConfig.context=2"],
+            "sequence_length",
+            "a multiple of 4, for the devices",
+        ),
+        (["MeshConfig.tensor=4"], "num_kv_heads", "or LogicalAxes.kv_heads = None"),
         (["TrainConfig.seed=-1"], "seed", "between 0"),
         (["TrainConfig.z_loss=-0.1"], "z_loss", "0 or more"),
         (["ScheduleConfig.warmup_steps=21"], "warmup_steps", "within the run's 20 steps"),

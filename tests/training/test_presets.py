@@ -1,0 +1,42 @@
+"""Every mesh preset on eight emulated devices trains as one device does: packed, in two parts, twenty steps.
+
+Tolerances, absolute in float32: 1e-5 on a loss of about 5, 1e-4 on parameters that moved by about 0.1. Rounding alone
+differs by a tenth of that; one row, mask or sum that is missing, by more than a thousand times as much.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.models.presets import PRESETS
+
+
+def train(block, presets):
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.training.emulated_presets", block, *presets]
+    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["preset"] for result in results] == list(presets)
+    for result in results:
+        assert result["fell"] > 1, "the model learned nothing: there is nothing to compare"
+        assert result["loss"] < 1e-5, result
+        assert result["params"] < 1e-4, result
+
+
+def test_every_preset_equals_one_device():
+    train("cohere2", PRESETS)
+
+
+@pytest.mark.parametrize("block", ["cohere", "llama"])
+def test_the_presets_that_divide_layers_equal_one_device(block):
+    train(block, ("fsdp_context", "fsdp_tensor"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", ["cohere", "llama"])
+def test_every_preset_equals_one_device_for_every_block(block):
+    train(block, PRESETS)
