@@ -125,6 +125,8 @@ def _walk(
             if channel is None or channel not in seen:
                 seen.add(channel or instruction.name)
                 yield _collective(instruction, kind, instructions, times, devices, slice_of)
+        elif instruction.opcode == "send" and "_xla_megascale_transfer_type" in instruction.rest:
+            yield _between_slices(instruction, times, len(set(slice_of)))
         elif instruction.opcode == "while":
             body = _attribute(instruction.rest, r"\bbody=%?([\w.\-]+)")
             rounds = trip_count(program, instruction)
@@ -219,6 +221,17 @@ def _collective(
         kind = "reduce-scatter"
     links, network = _sent(kind, size, members, slices)
     return Collective(kind, instruction.shape.strip(), times, size, links, network, operation)
+
+
+def _between_slices(instruction: Instruction, times: int, slices: int) -> Collective:
+    """A collective between TPU slices, which the compiler hands to the hosts as a `send` of this device's part and a `recv`."""
+    kind = (_attribute(instruction.rest, r'_xla_megascale_transfer_type="(\w+)"') or "").lower().replace("_", "-")
+    size = float(shape_bytes(instruction.shape)[0])
+    if kind == "all-gather":
+        size *= slices  # what is sent is one part of the whole
+    network = _sent(kind, size, slices, slices)[1] if kind in KINDS else size
+    kind = kind if kind in KINDS else "collective-permute"
+    return Collective(kind, instruction.shape.strip(), times, size, 0.0, network, "")
 
 
 def _sent(kind: str, size: float, members: int, slices: int) -> tuple[float, float]:

@@ -39,6 +39,17 @@ class TestTpuProgram:
         assert (found["all-reduce"].links, found["all-reduce"].network) == (16, 8)
         assert (found["collective-permute"].links, found["collective-permute"].network) == (0, 256 * 64 * 2)
 
+    def test_what_the_hosts_carry_between_slices(self):
+        """libtpu writes a collective between slices as a transfer to the host; in a ring of two all is sent once."""
+        sent = (
+            "  %send.9 = (bf16[6,8,128]{2,1,0:T(8,128)(2,1)}, u32[]{:S(2)}, token[]) send(%p, %after-all.9), channel_id=2, "
+            'is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}\n'
+        )
+        entry, rest = TPU_PROGRAM.split("ENTRY", 1)
+        program = parse(entry + "ENTRY" + rest.replace("  %tuple.0", sent + "  %tuple.0"))
+        (found,) = [each for each in collectives(program, 4, [0, 0, 1, 1]) if each.size == 6 * 8 * 128 * 2]
+        assert (found.kind, found.times, found.links, found.network) == ("all-reduce", 1, 0, found.size)
+
     def test_trip_count_noted_by_the_compiler(self):
         noted = TPU_PROGRAM.replace(
             'metadata={op_name="jit(step)/while"}', 'backend_config={"known_trip_count":{"n":"7"}}'
