@@ -109,7 +109,7 @@ class TransformerConfig:
 @configurable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrecisionConfig:
-    """Number formats and what is recomputed in the backward pass.
+    """Number formats, what is recomputed in the backward pass, and which kernels compute.
 
     Norms, softmax, log-sum-exp and rotations are float32 whatever is chosen here.
 
@@ -120,12 +120,16 @@ class PrecisionConfig:
         from its input, "offload": the same, and the layers' inputs wait in the host's memory.
       unroll: layers laid out in a row in the compiled program instead of a loop over them; None: all on CPU, where a
         loop copies each layer's weights and activations, and 1 elsewhere.
+      attention: the name of an attention back-end (docs/kernels.md); None: the best that honours the mask here.
+      cross_entropy: the same of the linear + cross-entropy.
     """
 
     params: Literal["float32", "bfloat16"] = "float32"
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "full", "offload"] = "none"
     unroll: int | None = None
+    attention: str | None = None
+    cross_entropy: str | None = None
 
     def validate(self) -> Iterator[Problem]:
         """Yields a problem for a compute format finer than the parameters', or an unroll below 1."""

@@ -130,6 +130,7 @@ def self_attention(
     inputs: jax.Array,
     angles: Rotation,
     segment_ids: jax.Array | None,
+    implementation: str | None = None,
 ) -> jax.Array:
     """Grouped-query attention of normed inputs [B, S, D] -> [B, S, D].
 
@@ -148,7 +149,8 @@ def self_attention(
         key = norm(config, reorder(params["key_norm"]["scale"]), key)
     if kind.rope:
         query, key = rotate(query, angles), rotate(key, angles)
-    output = sharded_attention(query, key, value, rules=rules, segment_ids=segment_ids, causal=True, window=kind.window)
+    mask = {"segment_ids": segment_ids, "causal": True, "window": kind.window}
+    output = sharded_attention(query, key, value, rules=rules, **mask, implementation=implementation)
     output = pin("attended", output, rules)
     return jnp.einsum("bshk,hkd->bsd", output, params["output"].astype(dtype))
 
@@ -170,15 +172,17 @@ def block(
     inputs: jax.Array,
     angles: Rotation,
     segment_ids: jax.Array | None,
+    implementation: str | None = None,
 ) -> jax.Array:
-    """One layer: [B, S, D] -> [B, S, D]."""
+    """One layer: [B, S, D] -> [B, S, D]; `implementation` names an attention back-end."""
     inputs = checkpoint_name(inputs, LAYER_INPUT)
     if config.block == "parallel":
         normed = norm(config, params["norm"]["scale"], inputs)
-        attended = self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids)
+        attended = self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids, implementation)
         outputs = inputs + attended + swiglu(rules, params["mlp"], normed)
     else:
         normed = norm(config, params["attention_norm"]["scale"], inputs)
-        middle = inputs + self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids)
+        attended = self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids, implementation)
+        middle = inputs + attended
         outputs = middle + swiglu(rules, params["mlp"], norm(config, params["mlp_norm"]["scale"], middle))
     return pin("residual", outputs, rules)

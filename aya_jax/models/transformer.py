@@ -83,7 +83,13 @@ class Transformer:
         hidden = self._hidden(params, batch)
         targets = to_shards(batch["targets"], self.rules)
         with jax.named_scope("head"):
-            scores = linear_cross_entropy(hidden, self._head(params), targets, logit_scale=self.config.logit_scale)
+            scores = linear_cross_entropy(
+                hidden,
+                self._head(params),
+                targets,
+                logit_scale=self.config.logit_scale,
+                implementation=self.precision.cross_entropy,
+            )
         return TokenScores(*(from_shards(score, self.rules) for score in scores))
 
     def logits(self, params: Any, batch: Batch) -> jax.Array:
@@ -124,7 +130,7 @@ class Transformer:
             for index, kind in enumerate(kinds):
                 layer = jax.tree.map(lambda stacked, index=index: stacked[index], params)
                 x = self._remat(functools.partial(layers.block, self.config, self.rules, kind))(
-                    layer, x, angles, segment_ids
+                    layer, x, angles, segment_ids, implementation=self.precision.attention
                 )
             return x, None
 

@@ -41,7 +41,7 @@ def _rows(config: TrainConfig, mesh: Mesh, first: int) -> list[tuple[str, str]]:
             "precision",
             f"{config.precision.params} params, {config.precision.compute} compute, remat {config.precision.remat}",
         ),
-        ("kernels", _kernels(config)),
+        ("kernels", chosen_kernels(config)),
         (
             "batch",
             f"{data.global_batch} x {data.sequence_length} tokens in {config.accumulation} part(s), {data.packing}",
@@ -51,13 +51,23 @@ def _rows(config: TrainConfig, mesh: Mesh, first: int) -> list[tuple[str, str]]:
     ]
 
 
-def _kernels(config: TrainConfig) -> str:
+def chosen_kernels(config: TrainConfig) -> str:
     """The back-ends as the dispatchers will pick them, one for each kind of layer."""
     model = config.model
     attentions = {
-        attention.choose(segments=True, causal=True, window=kind.window, gqa=model.num_heads != model.num_kv_heads)
+        attention.choose(
+            segments=True,
+            causal=True,
+            window=kind.window,
+            gqa=model.num_heads != model.num_kv_heads,
+            shape=attention.Shape(model.head_dim, config.data.sequence_length, config.data.sequence_length),
+            implementation=config.precision.attention,
+        )
         for kind in layer_kinds(model)
     }
     tokens = config.data.global_batch * config.data.sequence_length // config.accumulation
-    head = cross_entropy.choose(tokens=-(-tokens // jax.device_count()), vocab_size=model.vocab_size)
+    per_device = -(-tokens // jax.device_count())
+    head = cross_entropy.choose(
+        tokens=per_device, vocab_size=model.vocab_size, implementation=config.precision.cross_entropy
+    )
     return f"attention {', '.join(sorted(attentions))}; linear + cross-entropy {head}"

@@ -222,6 +222,8 @@ class TrainConfig:
         "checkpoints",
         "precision.remat",
         "precision.unroll",
+        "precision.attention",
+        "precision.cross_entropy",
         "data.store_dir",
         "data.data_dir",
         "data.vocabulary",
