@@ -13,6 +13,8 @@ from tests.training.small_run import STEPS
 
 pytestmark = pytest.mark.multiprocess
 
+# So that no run is over before its test has stopped it.
+SLOW = ["--gin.CheckpointConfig.every=1"]
 # Sums over two replicas do not depend on their order, so that two processes and one agree to the bit.
 REPLICAS = ["--gin.MeshConfig.data=2", "--gin.MeshConfig.fsdp=1", "--gin.MeshConfig.tensor=2"]
 
@@ -42,6 +44,17 @@ def command(workplace, name, *more, mesh=REPLICAS):
     return ("train", workplace / "run.gin", f"--gin.RUN_DIR={workplace / name}", *mesh, *more)
 
 
+def newest(run_dir):
+    """The step of the newest checkpoint, 0 where there is none."""
+    return max([int(path.name) for path in checkpoint.finished(run_dir / "checkpoints")], default=0)
+
+
+def wait_for_more(run_dir, process):
+    """Waits until this session of a run has saved something."""
+    before = newest(run_dir)
+    small_run.wait_for(lambda: newest(run_dir) > before, process)
+
+
 def assert_same_run(run_dir, other):
     """Equal parameters and numbers, bit for bit."""
     found, expected = (small_run.parameters(folder, STEPS) for folder in (run_dir, other))
@@ -61,9 +74,9 @@ def assert_close_runs(run_dir, other):
 
 def test_one_killed_ends_the_other_and_the_same_command_ends_as_one_process(workplace, whole):
     run_dir = workplace / "killed"
-    with Processes(*command(workplace, "killed"), devices=2) as processes:
+    with Processes(*command(workplace, "killed", *SLOW), devices=2) as processes:
         second = processes.all[1]
-        small_run.wait_for(lambda: small_run.has_checkpoint(run_dir, 4), second)
+        wait_for_more(run_dir, second)
         second.kill()
         (code, output), (killed, _) = processes.finish(60)
     assert killed == -signal.SIGKILL
@@ -83,8 +96,8 @@ def test_one_killed_ends_the_other_and_the_same_command_ends_as_one_process(work
 
 def test_sigterm_to_one_saves_and_ends_both_and_one_process_goes_on(workplace, whole):
     run_dir = workplace / "stopped"
-    with Processes(*command(workplace, "stopped"), devices=2) as processes:
-        small_run.wait_for((run_dir / "metrics.jsonl").exists, processes.all[1])
+    with Processes(*command(workplace, "stopped", *SLOW), devices=2) as processes:
+        wait_for_more(run_dir, processes.all[1])
         processes.all[1].send_signal(signal.SIGTERM)
         (code, output), (other, _) = processes.finish()
     assert (code, other) == (0, 0), output
@@ -134,13 +147,13 @@ def test_a_model_over_both_processes_reads_the_same_rows_in_each(workplace):
 def test_two_processes_one_and_two_again(workplace, whole):
     """The same devices all the time, so that the run is the same to the bit."""
     run_dir = workplace / "two_one_two"
-    for stop, count in ((4, 2), (8, 1), (None, 2)):
-        devices = 4 // count
-        with Processes(*command(workplace, run_dir.name), devices=devices, count=count) as processes:
-            if stop is not None:
-                small_run.wait_for(lambda stop=stop: small_run.has_checkpoint(run_dir, stop), processes.all[0])
+    for count, stops in ((2, True), (1, True), (2, False)):
+        with Processes(*command(workplace, run_dir.name, *SLOW), devices=4 // count, count=count) as processes:
+            if stops:
+                wait_for_more(run_dir, processes.all[0])
                 processes.all[-1].send_signal(signal.SIGTERM)
             assert [code for code, _ in processes.finish()] == [0] * count
+        assert (newest(run_dir) < STEPS) == stops
     assert_same_run(run_dir, whole)
 
 
@@ -148,21 +161,22 @@ def test_two_processes_one_and_two_again(workplace, whole):
 def test_eight_devices_four_one_and_eight_again(workplace, whole):
     run_dir = workplace / "devices"
     meshes = {8: ["--gin.MeshConfig.data=2"], 4: REPLICAS, 1: []}
-    for stop, devices in ((4, 8), (8, 4), (12, 1), (None, 8)):
-        process = small_run.start(*command(workplace, run_dir.name, mesh=meshes[devices]), devices=devices)
-        if stop is not None:
-            small_run.wait_for(lambda stop=stop: small_run.has_checkpoint(run_dir, stop), process)
+    for devices, stops in ((8, True), (4, True), (1, True), (8, False)):
+        process = small_run.start(*command(workplace, run_dir.name, *SLOW, mesh=meshes[devices]), devices=devices)
+        if stops:
+            wait_for_more(run_dir, process)
             process.send_signal(signal.SIGTERM)
         code, output = small_run.finish(process)
         assert code == 0, output
+        assert (newest(run_dir) < STEPS) == stops
     assert_close_runs(run_dir, whole)
 
 
 @pytest.mark.slow
 def test_process_0_killed_ends_the_other(workplace):
     run_dir = workplace / "headless"
-    with Processes(*command(workplace, run_dir.name), devices=2) as processes:
-        small_run.wait_for((run_dir / "metrics.jsonl").exists, processes.all[0])
+    with Processes(*command(workplace, run_dir.name, *SLOW), devices=2) as processes:
+        wait_for_more(run_dir, processes.all[0])
         processes.all[0].kill()
         _, (code, output) = processes.finish(60)
     assert code != 0
