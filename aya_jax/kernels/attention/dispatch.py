@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.config.errors import UserError
+from aya_jax.kernels.attention.cudnn import cudnn
 from aya_jax.kernels.attention.intervals import intervals
+from aya_jax.kernels.attention.pallas_gpu import pallas_gpu
 from aya_jax.kernels.attention.reference import reference, reference_intervals
+from aya_jax.kernels.attention.splash import block_size, splash
 from aya_jax.kernels.attention.xla import xla
 from aya_jax.kernels.attention.xla_intervals import xla_intervals
 
@@ -39,11 +42,11 @@ class Backend:
     Attributes:
       name: what a configuration and the start-up banner call it.
       function: takes query, key, value and the keywords segment_ids, causal, window, scale, soft_cap.
-      features: what it can honour, of "causal", "full" (no causality), "window", "segments", "segments_full" (segments
-        without causality), "gqa" and "soft_cap".
+      features: what it can honour, of "causal", "full" (no causality), "window", "window_full" (to both sides, without
+        causality), "segments", "segments_full" (without causality), "gqa" and "soft_cap".
       platforms: the platforms it runs on ("cpu", "gpu", "tpu").
       over_intervals: takes query, key, value, first, last and the keywords scale and soft_cap; None: it cannot.
-      refuses: why it cannot take arrays of a shape, or None where it can.
+      refuses: why it cannot take arrays of a shape, or features together, that it takes apart; None where it can.
       by_name_only: never picked unless asked for: nobody has measured it yet.
     """
 
@@ -52,7 +55,7 @@ class Backend:
     features: frozenset[str]
     platforms: frozenset[str]
     over_intervals: Callable[..., jax.Array] | None = None
-    refuses: Callable[[Shape], str | None] = lambda shape: None
+    refuses: Callable[[Shape, frozenset[str]], str | None] = lambda shape, needed: None
     by_name_only: bool = False
 
 
@@ -68,13 +71,54 @@ def by_intervals(over_intervals: Callable[..., jax.Array]) -> Callable[..., jax.
     return function
 
 
-_ANYWHERE = frozenset({"cpu", "gpu", "tpu"})
-_ALL = frozenset({"causal", "full", "window", "segments", "segments_full", "gqa", "soft_cap"})
+def _splash_refuses(shape: Shape, needed: frozenset[str]) -> str | None:
+    if shape.queries is not None and block_size(shape.queries) is None:
+        return f"a row of {shape.queries} positions is no multiple of 128"
+    return None
+
+
+def _pallas_refuses(shape: Shape, needed: frozenset[str]) -> str | None:
+    if shape.head_dim is not None and shape.head_dim % 16:
+        return f"head size {shape.head_dim} is no multiple of 16"
+    if shape.head_dim is not None and shape.head_dim > 256:
+        return f"head size {shape.head_dim} is above 256"
+    if shape.dtype is not None and jnp.dtype(shape.dtype).itemsize > 4:
+        return f"{jnp.dtype(shape.dtype).name} is wider than its float32 sums"
+    return None
+
+
+def _cudnn_refuses(shape: Shape, needed: frozenset[str]) -> str | None:
+    if shape.head_dim is not None and shape.head_dim % 8:
+        return f"head size {shape.head_dim} is no multiple of 8"
+    if shape.head_dim is not None and shape.head_dim > 128:
+        return f"head size {shape.head_dim} is above 128"
+    if shape.dtype is not None and shape.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"{jnp.dtype(shape.dtype).name} is neither bfloat16 nor float16"
+    if shape.queries is not None and shape.queries % 2:
+        return f"a row of {shape.queries} positions is odd"
+    if "window" in needed and needed & {"segments", "segments_full"}:
+        return "no window over packed documents"
+    return None
+
+
+_ANYWHERE, _GPU, _TPU = frozenset({"cpu", "gpu", "tpu"}), frozenset({"gpu"}), frozenset({"tpu"})
+_ALL = frozenset({"causal", "full", "window", "window_full", "segments", "segments_full", "gqa", "soft_cap"})
 
 # In order of preference.
 BACKENDS: tuple[Backend, ...] = (
+    Backend("splash", splash, _ALL, _TPU, refuses=_splash_refuses),
     Backend("xla", xla, _ALL - {"segments_full"}, _ANYWHERE),
     Backend("interval", by_intervals(xla_intervals), _ALL, _ANYWHERE, over_intervals=xla_intervals),
+    Backend(
+        "pallas_gpu",
+        by_intervals(pallas_gpu),
+        _ALL,
+        _GPU,
+        over_intervals=pallas_gpu,
+        refuses=_pallas_refuses,
+        by_name_only=True,
+    ),
+    Backend("cudnn", cudnn, _ALL - {"window_full", "soft_cap"}, _GPU, refuses=_cudnn_refuses, by_name_only=True),
     Backend("reference", reference, _ALL, _ANYWHERE, over_intervals=reference_intervals),
 )
 
@@ -87,7 +131,7 @@ def needed_features(
     if segments:
         needed.add("segments" if causal else "segments_full")
     if window is not None:
-        needed.add("window")
+        needed.add("window" if causal else "window_full")
     if gqa:
         needed.add("gqa")
     if soft_cap is not None:
@@ -233,7 +277,7 @@ def _refusal(backend: Backend, platform: str, needed: frozenset[str], shape: Sha
     features = backend.features | ({"intervals"} if backend.over_intervals else set())
     if needed - features:
         return f"does not honour {', '.join(sorted(needed - features))}"
-    return backend.refuses(shape)
+    return backend.refuses(shape, needed)
 
 
 def _platform() -> str:

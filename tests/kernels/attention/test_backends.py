@@ -20,7 +20,7 @@ from aya_jax.kernels.attention.dispatch import needed_features
 from tests.kernels.attention.oracle import arrays, float32, mask_of, oracle, packed_rows
 
 # What interpret mode cannot run, and where its tests are.
-ON_DEVICE_ONLY: dict[str, str] = {}
+ON_DEVICE_ONLY = {"cudnn": "test_cudnn.py"}
 BY_NAME = {backend.name: backend for backend in BACKENDS}
 HERE = jax.default_backend()
 INTERPRETED = [
@@ -29,7 +29,9 @@ INTERPRETED = [
     if HERE not in backend.platforms
     and "interpret" in inspect.signature(backend.over_intervals or backend.function).parameters
 ]
-RUNNABLE = [backend.name for backend in BACKENDS if HERE in backend.platforms] + INTERPRETED
+RUNNABLE = [
+    backend.name for backend in BACKENDS if HERE in backend.platforms and backend.name not in ON_DEVICE_ONLY
+] + INTERPRETED
 # Lengths that every back-end's blocks divide.
 LENGTH = 256
 
@@ -110,7 +112,7 @@ def compiled(name, packed):
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(lengths=st.lists(st.integers(1, 60), min_size=4, max_size=4), seed=st.integers(0, 2**16))
 def test_packed_equals_unpacked_forward_and_gradient(name, lengths, seed):
     ends = np.cumsum(lengths)
@@ -157,21 +159,31 @@ def test_a_document_does_not_leak_into_another(name):
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "reference"])
 def test_bfloat16_stays_near_float64(name):
     inputs = [jnp.asarray(array, jnp.bfloat16) for array in arrays(6, 1, LENGTH, LENGTH, 2, 1, 16)]
-    output, back = jax.vjp(functools.partial(run, name), *inputs[:3])
+
+    @jax.jit
+    def values(query, key, value, grad):
+        output, back = jax.vjp(functools.partial(run, name), query, key, value)
+        return output, *back(grad)
+
     exact = [np.asarray(array, np.float64) for array in inputs]
     wanted = oracle(*exact[:3], mask_of(np.arange(LENGTH), LENGTH), exact[3])
-    for actual, expected in zip((output, *back(inputs[3])), wanted, strict=True):
+    for actual, expected in zip(values(*inputs), wanted, strict=True):
         assert actual.dtype == jnp.bfloat16
         error = np.abs(np.asarray(actual, np.float64) - expected).max()
         assert error < 0.01 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if name not in INTERPRETED])
-@pytest.mark.parametrize("length", [1, 19, 270])
+@pytest.mark.parametrize("length", [1, 270])
 def test_any_length(name, length):
     """What runs everywhere takes rows that no tile divides."""
     query, key, value, grad = arrays(7, 1, length, length, 2, 1, 8)
-    output, back = jax.vjp(functools.partial(run, name, window=100), *float32(query, key, value))
+
+    @jax.jit
+    def values(query, key, value, grad):
+        output, back = jax.vjp(functools.partial(run, name, window=100), query, key, value)
+        return output, *back(grad)
+
     expected = oracle(query, key, value, mask_of(np.arange(length), length, window=100), grad)
-    for actual, wanted in zip((output, *back(*float32(grad))), expected, strict=True):
+    for actual, wanted in zip(values(*float32(query, key, value, grad)), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, atol=1e-5)
