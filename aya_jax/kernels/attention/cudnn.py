@@ -22,9 +22,9 @@ from aya_jax.config.errors import UserError
 from aya_jax.kernels.attention.intervals import intervals
 from aya_jax.kernels.attention.xla_intervals import xla_intervals
 
-# Documents of a row, its padding among them. cuDNN keeps this many float32 per query and head: 32 are 0.5 GiB for 16
-# heads and 32,768 positions.
-MAX_SEGMENTS = 32
+# Documents of a row, its padding among them. cuDNN keeps this many float32 per query and head: 64 are 32 MiB for 16 heads
+# and a row of 8,192 positions.
+MAX_SEGMENTS = 64
 _KEYWORDS = {"q_seqlen", "kv_seqlen", "q_offsets", "kv_offsets", "scale", "mask_type", "sliding_window_length"}
 
 
