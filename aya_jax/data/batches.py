@@ -52,7 +52,7 @@ class BatchLoader:
         steps: int,
         process_index: int = 0,
         process_count: int = 1,
-        prepares: bool = True,
+        prepares: bool | None = None,
     ):
         """Opens the stores and works out the order; reads no tokens.
 
@@ -63,7 +63,7 @@ class BatchLoader:
           steps: batches in the run.
           process_index: which part of the rows this process reads.
           process_count: how many parts there are; they divide the global batch.
-          prepares: whether this process prepares what is missing; False waits for the one that does.
+          prepares: whether this process prepares what is missing, or waits for the one that does; None: part 0 prepares.
 
         Raises:
           UserError: no such task, a store is missing, too short or of another tokenizer, rates that cannot be met.
@@ -77,7 +77,7 @@ class BatchLoader:
         rows = config.global_batch // process_count
         self._rows = np.arange(process_index * rows, (process_index + 1) * rows)
         if stores is None:
-            stores = _open_stores(config, prepares)
+            stores = _open_stores(config, process_index == 0 if prepares is None else prepares)
         tokens = {name: opened.num_tokens for name, opened in stores.items()}
         self._order = make_order(config.mixture, tokens, config.global_batch)
         self.task_names = self._order.tasks
