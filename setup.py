@@ -33,6 +33,7 @@ EXTRAS = {
     "hf": ["datasets>=5"],
     "beam": ["apache-beam>=2.77"],
     "wandb": ["wandb"],
+    "quantization": ["qwix>=0.1.8"],
     "dev": [
         "pytest>=9",
         "pytest-xdist>=3.8",
@@ -41,6 +42,7 @@ EXTRAS = {
         "import-linter>=2.16",
         "datasets>=5",
         "apache-beam>=2.77",
+        "qwix>=0.1.8",
     ],
 }
 

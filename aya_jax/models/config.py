@@ -116,6 +116,8 @@ class PrecisionConfig:
     Attributes:
       params: how parameters (and so gradients and optimizer moments) are held.
       compute: what parameters and activations are cast to inside the model.
+      matmul: how products with the layers' weights are computed: "compute": in the compute format; "int8" or "fp8":
+        quantized, forward and backward, through qwix. The head and attention's own products are never quantized.
       remat: what the backward pass recomputes: "none": nothing, "dots": all but matrix products, "full": every layer
         from its input, "offload": the same, and the layers' inputs wait in the host's memory.
       unroll: layers laid out in a row in the compiled program instead of a loop over them; None: all on CPU, where a
@@ -126,6 +128,7 @@ class PrecisionConfig:
 
     params: Literal["float32", "bfloat16"] = "float32"
     compute: Literal["float32", "bfloat16"] = "float32"
+    matmul: Literal["compute", "int8", "fp8"] = "compute"
     remat: Literal["none", "dots", "full", "offload"] = "none"
     unroll: int | None = None
     attention: str | None = None

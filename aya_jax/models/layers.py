@@ -16,7 +16,8 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from aya_jax.kernels.attention.sharded import sharded_attention
-from aya_jax.models.config import TransformerConfig
+from aya_jax.models.config import PrecisionConfig, TransformerConfig
+from aya_jax.models.projection import project
 from aya_jax.parallel.config import LogicalAxes
 from aya_jax.parallel.sharding import constrain
 
@@ -124,13 +125,13 @@ def pairs_to_halves(array: jax.Array) -> jax.Array:
 @jax.named_scope("attention")
 def self_attention(
     config: TransformerConfig,
+    precision: PrecisionConfig,
     rules: LogicalAxes,
     kind: LayerKind,
     params: Params,
     inputs: jax.Array,
     angles: Rotation,
     segment_ids: jax.Array | None,
-    implementation: str | None = None,
 ) -> jax.Array:
     """Grouped-query attention of normed inputs [B, S, D] -> [B, S, D].
 
@@ -138,11 +139,10 @@ def self_attention(
     when both are permuted alike, permuting [D, H, hd] weights is cheaper than [B, S, H, hd] activations, and the halves
     are what vector units want. Stored parameters keep the published layout.
     """
-    dtype = inputs.dtype
     reorder = pairs_to_halves if config.rope_layout == "interleaved" and kind.rope else lambda array: array
-    query = jnp.einsum("bsd,dhk->bshk", inputs, reorder(params["query"]).astype(dtype))
-    key = jnp.einsum("bsd,dhk->bshk", inputs, reorder(params["key"]).astype(dtype))
-    value = jnp.einsum("bsd,dhk->bshk", inputs, params["value"].astype(dtype))
+    query = project(precision, "bsd,dhk->bshk", inputs, reorder(params["query"]))
+    key = project(precision, "bsd,dhk->bshk", inputs, reorder(params["key"]))
+    value = project(precision, "bsd,dhk->bshk", inputs, params["value"])
     query, key, value = pin("query", query, rules), pin("key", key, rules), pin("value", value, rules)
     if config.qk_norm:
         query = norm(config, reorder(params["query_norm"]["scale"]), query)
@@ -150,39 +150,39 @@ def self_attention(
     if kind.rope:
         query, key = rotate(query, angles), rotate(key, angles)
     mask = {"segment_ids": segment_ids, "causal": True, "window": kind.window}
-    output = sharded_attention(query, key, value, rules=rules, **mask, implementation=implementation)
+    output = sharded_attention(query, key, value, rules=rules, **mask, implementation=precision.attention)
     output = pin("attended", output, rules)
-    return jnp.einsum("bshk,hkd->bsd", output, params["output"].astype(dtype))
+    return project(precision, "bshk,hkd->bsd", output, params["output"])
 
 
 @jax.named_scope("mlp")
-def swiglu(rules: LogicalAxes, params: Params, inputs: jax.Array) -> jax.Array:
+def swiglu(precision: PrecisionConfig, rules: LogicalAxes, params: Params, inputs: jax.Array) -> jax.Array:
     """down(silu(gate(x)) * up(x)) of normed inputs [B, S, D] (Shazeer 2020, GLU Variants)."""
-    dtype = inputs.dtype
-    gate = pin("gate", inputs @ params["gate"].astype(dtype), rules)
-    up = pin("up", inputs @ params["up"].astype(dtype), rules)
-    return (jax.nn.silu(gate) * up) @ params["down"].astype(dtype)
+    gate = pin("gate", project(precision, "bsd,dm->bsm", inputs, params["gate"]), rules)
+    up = pin("up", project(precision, "bsd,dm->bsm", inputs, params["up"]), rules)
+    return project(precision, "bsm,md->bsd", jax.nn.silu(gate) * up, params["down"])
 
 
 def block(
     config: TransformerConfig,
+    precision: PrecisionConfig,
     rules: LogicalAxes,
     kind: LayerKind,
     params: Params,
     inputs: jax.Array,
     angles: Rotation,
     segment_ids: jax.Array | None,
-    implementation: str | None = None,
 ) -> jax.Array:
-    """One layer: [B, S, D] -> [B, S, D]; `implementation` names an attention back-end."""
+    """One layer: [B, S, D] -> [B, S, D]."""
     inputs = checkpoint_name(inputs, LAYER_INPUT)
     if config.block == "parallel":
         normed = norm(config, params["norm"]["scale"], inputs)
-        attended = self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids, implementation)
-        outputs = inputs + attended + swiglu(rules, params["mlp"], normed)
+        attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, segment_ids)
+        outputs = inputs + attended + swiglu(precision, rules, params["mlp"], normed)
     else:
         normed = norm(config, params["attention_norm"]["scale"], inputs)
-        attended = self_attention(config, rules, kind, params["attention"], normed, angles, segment_ids, implementation)
+        attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, segment_ids)
         middle = inputs + attended
-        outputs = middle + swiglu(rules, params["mlp"], norm(config, params["mlp_norm"]["scale"], middle))
+        normed = norm(config, params["mlp_norm"]["scale"], middle)
+        outputs = middle + swiglu(precision, rules, params["mlp"], normed)
     return pin("residual", outputs, rules)

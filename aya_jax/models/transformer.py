@@ -129,8 +129,8 @@ class Transformer:
         def group(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
             for index, kind in enumerate(kinds):
                 layer = jax.tree.map(lambda stacked, index=index: stacked[index], params)
-                x = self._remat(functools.partial(layers.block, self.config, self.rules, kind))(
-                    layer, x, angles, segment_ids, implementation=self.precision.attention
+                x = self._remat(functools.partial(layers.block, self.config, self.precision, self.rules, kind))(
+                    layer, x, angles, segment_ids
                 )
             return x, None
 
