@@ -16,6 +16,7 @@ from aya_jax.kernels.attention.reference import reference, reference_intervals
 from aya_jax.kernels.attention.splash import block_size, splash
 from aya_jax.kernels.attention.xla import xla
 from aya_jax.kernels.attention.xla_intervals import xla_intervals
+from aya_jax.parallel import mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +250,7 @@ def _pick(
     backends: tuple[Backend, ...],
 ) -> Backend:
     """The first back-end that can, or the one asked for; UserError with each one's reason otherwise."""
-    platform = platform or _platform()
+    platform = platform or mesh.platform()
     candidates = [backend for backend in backends if implementation in (None, backend.name)]
     if not candidates:
         raise UserError(
@@ -278,9 +279,3 @@ def _refusal(backend: Backend, platform: str, needed: frozenset[str], shape: Sha
     if needed - features:
         return f"does not honour {', '.join(sorted(needed - features))}"
     return backend.refuses(shape, needed)
-
-
-def _platform() -> str:
-    """That of the mesh in context, whose devices may be described only (to compile for them), or JAX's."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
