@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.kernels.attention.sharded import from_shards, to_shards
-from aya_jax.kernels.cross_entropy import linear_cross_entropy
+from aya_jax.kernels.cross_entropy import linear_cross_entropy, mean_logit
 from aya_jax.kernels.embedding import lookup
 from aya_jax.models import layers
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
@@ -29,10 +29,12 @@ class TokenScores(NamedTuple):
     Attributes:
       log_probs: float32 [B, S], log p(targets).
       lse: float32 [B, S], log-sum-exp of the logits (for z-loss).
+      mean_logit: float32 [B, S], the mean of the logits (for label smoothing); compiled away where it is not used.
     """
 
     log_probs: jax.Array
     lse: jax.Array
+    mean_logit: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +90,11 @@ class Transformer:
                 self._head(params),
                 targets,
                 logit_scale=self.config.logit_scale,
+                rules=self.rules,
                 implementation=self.precision.cross_entropy,
             )
-        return TokenScores(*(from_shards(score, self.rules) for score in scores))
+            mean = mean_logit(hidden, self._head(params), logit_scale=self.config.logit_scale)
+        return TokenScores(*(from_shards(score, self.rules) for score in (*scores, mean)))
 
     def logits(self, params: Any, batch: Batch) -> jax.Array:
         """Next-token logits, float32 [B, S, V], for small batches: comparison with other libraries, and decoding."""

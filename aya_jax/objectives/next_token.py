@@ -19,21 +19,24 @@ def next_token(
     *,
     num_tasks: int,
     z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, Metrics]:
-    """Weighted mean of -log p(target) + z_loss * lse^2 over the batch.
+    """Weighted mean of -log p(target) + z_loss * lse^2 over the batch, with smoothed targets where asked for.
 
     Args:
-      apply_fn: (params, batch, rng) -> scores with `log_probs` and `lse`, float32 [B, S].
+      apply_fn: (params, batch, rng) -> scores with `log_probs` and `lse`, and for smoothing `mean_logit`, float32 [B, S].
       params: what `apply_fn` takes.
       batch: with `targets`, `loss_weights` and `task_ids`, [B, S].
       rng: passed on.
       num_tasks: how many tasks `task_ids` tells apart.
       z_loss: weight of the squared log-sum-exp (Chowdhery et al. 2022, PaLM, section 5), which keeps logits near
         normalised.
+      label_smoothing: eps of (1 - eps) * -log p(target) + eps * mean over the vocabulary of -log p (Szegedy et al. 2016,
+        Rethinking the Inception Architecture, section 7).
 
     Returns:
-      the loss, and metrics: `loss`, the negative log-likelihood in nats; `z_loss`, the weighted square; `task_loss`,
-      the first by task. Metrics weigh as the loss does.
+      the loss, and metrics: `loss`, the negative log-likelihood in nats, not smoothed; `z_loss`, the weighted square;
+      `task_loss`, the first by task. Metrics weigh as the loss does.
     """
     scores = apply_fn(params, batch, rng)
     weights, nll, square = batch["loss_weights"], -scores.log_probs, jnp.square(scores.lse)
@@ -44,4 +47,6 @@ def next_token(
         "task_loss": by_task(nll, weights, batch["task_ids"], num_tasks),
     }
     loss = metrics["loss"].sum + z_loss * metrics["z_loss"].sum
+    if label_smoothing:
+        loss += label_smoothing * jnp.sum((scores.lse - scores.mean_logit - nll) * weights)
     return loss / jnp.where(total > 0, total, 1.0), metrics

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aya_jax.config import UserError
-from aya_jax.kernels.cross_entropy import choose, linear_cross_entropy
+from aya_jax.kernels.cross_entropy import choose, linear_cross_entropy, mean_logit, pallas_tpu
 
 BATCH, LENGTH, WIDTH, VOCAB = 2, 13, 16, 57
-ALL = [("dense", None), ("tiled", 5), ("tiled", 1), ("tiled", 64), ("reference", None)]
+ALL = [("dense", None), ("tiled", 5), ("tiled", 1), ("tiled", 64), ("reference", None), ("pallas_tpu", None)]
+
+
+def operation(hidden, table, targets, name, tile=None, scale=1.0):
+    """The operation; kernels for a TPU by Pallas' interpreter."""
+    options = {"tile": tile, "implementation": name, "interpret": name == "pallas_tpu"}
+    return linear_cross_entropy(hidden, table, targets, logit_scale=scale, **options)
 
 
 def inputs(seed=0, scale=1.0):
@@ -26,7 +34,7 @@ def oracle(hidden, table, targets, scale, grad_log_probs, grad_lse):
     peak = logits.max(-1, keepdims=True)
     lse = (peak + np.log(np.exp(logits - peak).sum(-1, keepdims=True)))[..., 0]
     probs = np.exp(logits - lse[..., None])
-    onehot = np.eye(VOCAB)[targets]
+    onehot = np.eye(len(table))[targets]
     log_probs = (logits * onehot).sum(-1) - lse
     grad = grad_log_probs[..., None] * (onehot - probs) + grad_lse[..., None] * probs
     return log_probs, lse, scale * grad @ table, scale * np.einsum("bsv,bsd->vd", grad, hidden)
@@ -41,7 +49,7 @@ def test_values_and_gradients(name, tile, scale):
     log_probs, lse, grad_hidden, grad_table = oracle(hidden, table, targets, scale, *cotangents)
 
     def run(hidden, table):
-        return linear_cross_entropy(hidden, table, targets, logit_scale=scale, tile=tile, implementation=name)
+        return operation(hidden, table, targets, name, tile, scale)
 
     values, back = jax.vjp(run, jnp.asarray(hidden, jnp.float32), jnp.asarray(table, jnp.float32))
     np.testing.assert_allclose(values[0], log_probs, atol=1e-5)
@@ -55,29 +63,26 @@ def test_values_and_gradients(name, tile, scale):
 def test_large_logits_do_not_overflow(name, tile):
     hidden, table, targets = inputs(scale=100.0)
     log_probs, lse, *_ = oracle(hidden, table, targets, 1.0, np.zeros((2, 13)), np.zeros((2, 13)))
-    values = linear_cross_entropy(
-        jnp.asarray(hidden, jnp.float32), jnp.asarray(table, jnp.float32), targets, tile=tile, implementation=name
-    )
+    values = operation(jnp.asarray(hidden, jnp.float32), jnp.asarray(table, jnp.float32), targets, name, tile)
     np.testing.assert_allclose(values[0], log_probs, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(values[1], lse, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "tile"), ALL[:2])
-def test_the_table_gradient_is_accumulated_in_float32(name, tile):
-    """With activations in bfloat16 the float32 table's gradient keeps what bfloat16 sums over tiles would lose."""
+@pytest.mark.parametrize("table_dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("name", "tile"), [("dense", None), ("tiled", 5), ("pallas_tpu", None)])
+def test_the_table_gradient_is_accumulated_in_float32(name, tile, table_dtype):
+    """With activations in bfloat16 the table's gradient keeps what bfloat16 sums over tiles would lose."""
     rng = np.random.default_rng(2)
-    hidden = jnp.asarray(rng.normal(size=(1, 2048, 4)), jnp.bfloat16)
-    targets = jnp.asarray(rng.integers(0, 3, (1, 2048)), jnp.int32)
-    table = jnp.zeros((3, 4), jnp.float32)
-
-    def loss(table):
-        return linear_cross_entropy(hidden, table, targets, tile=tile, implementation=name)[0].sum()
-
-    grad = jax.grad(loss)(table)
-    exact = np.einsum("sv,sd->vd", np.eye(3)[np.asarray(targets[0])] - 1 / 3, np.asarray(hidden[0], np.float64))
-    assert grad.dtype == jnp.float32
-    # Each term is rounded to 8 bits by itself; the sum of 2,048 is not.
-    np.testing.assert_allclose(grad, exact, atol=0.5)
+    hidden = jnp.asarray(1 + 0.1 * rng.normal(size=(1, 8192, 4)), jnp.bfloat16)
+    targets = jnp.zeros((1, 8192), jnp.int32)
+    table = jnp.zeros((3, 4), table_dtype)
+    grad = jax.grad(lambda table: operation(hidden, table, targets, name, tile)[0].sum())(table)
+    exact = np.einsum("v,sd->vd", np.array([2 / 3, -1 / 3, -1 / 3]), np.asarray(hidden[0], np.float64))
+    assert grad.dtype == table_dtype
+    # Each term is rounded to 8 bits, as is the result where the table is in bfloat16; the sum of 8,192 is not.
+    np.testing.assert_allclose(np.asarray(grad, np.float64), exact, rtol=5e-3)
+    in_bfloat16 = jax.lax.scan(lambda total, row: (total + row, None), jnp.zeros(4, jnp.bfloat16), -hidden[0] / 3)[0]
+    assert np.abs(in_bfloat16.astype(jnp.float32) / exact[1] - 1).max() > 0.5
 
 
 def test_padding_of_the_last_tile_carries_no_gradient():
@@ -92,9 +97,69 @@ def test_padding_of_the_last_tile_carries_no_gradient():
     np.testing.assert_allclose(grad(13), grad(8), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("tokens", "vocab"), [(300, 700), (128, 1024), (5, 40)])
+def test_kernels_over_several_blocks_with_ragged_edges(tokens, vocab, dtype, monkeypatch):
+    """Pallas kernels with blocks of 128 tokens and 128 rows, against the closed form in float64 of the same inputs."""
+    monkeypatch.setattr(pallas_tpu, "_BUDGET", 13 * 128 * 128 + 2 * 14 * 128 * 32 * dtype.dtype.itemsize)
+    rng = np.random.default_rng(5)
+    hidden = jnp.asarray(rng.normal(size=(1, tokens, 32)), dtype)
+    table = jnp.asarray(rng.normal(size=(vocab, 32)), dtype)
+    targets = jnp.asarray(rng.integers(0, vocab, (1, tokens)), jnp.int32).at[0, -1].set(vocab - 1)
+    cotangents = rng.normal(size=(2, 1, tokens))
+    exact = oracle(np.asarray(hidden, np.float64), np.asarray(table, np.float64), targets, 1.0, *cotangents)
+    run = functools.partial(operation, targets=targets, name="pallas_tpu")
+    values, back = jax.vjp(run, hidden, table)
+    for value, expected in zip(values, exact[:2], strict=True):
+        np.testing.assert_allclose(value, expected, atol=2e-5)  # products of bfloat16 are exact in float32
+    for grad, expected in zip(back(tuple(jnp.float32(c) for c in cotangents)), exact[2:], strict=True):
+        bound = 2e-6 if dtype == jnp.float32 else 1e-2
+        assert np.abs(np.asarray(grad, np.float64) - expected).max() < bound * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_kernels_lower_for_a_tpu_at_full_size(dtype):
+    """8,192 tokens of width 4,096 over 256,000 rows; what Mosaic then makes of them is `test_..._compile` and a TPU's."""
+    arguments = (
+        jax.ShapeDtypeStruct((1, 8192, 4096), dtype),
+        jax.ShapeDtypeStruct((256_000, 4096), dtype),
+        jax.ShapeDtypeStruct((1, 8192), jnp.int32),
+    )
+
+    def both(hidden, table, targets):
+        scores, kept = pallas_tpu.forward(hidden, table, targets)
+        return scores, pallas_tpu.backward(hidden, table, targets, kept, scores[1], *scores)
+
+    text = jax.export.export(jax.jit(both), platforms=["tpu"])(*arguments).mlir_module()
+    assert text.count("tpu_custom_call") == 3
+    assert "8192x256000x" not in text
+    assert "256000x8192x" not in text
+
+
+def test_a_width_that_no_block_holds_is_refused():
+    arguments = jnp.zeros((1, 8, 2**17)), jnp.zeros((8, 2**17)), jnp.zeros((1, 8), jnp.int32)
+    with pytest.raises(UserError, match=r"the width 131,072 .* bind PrecisionConfig\.cross_entropy = 'tiled'"):
+        jax.eval_shape(functools.partial(operation, name="pallas_tpu"), *arguments)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0625])
+def test_mean_logit(scale):
+    hidden, table, _ = inputs()
+    value, back = jax.vjp(functools.partial(mean_logit, logit_scale=scale), jnp.float32(hidden), jnp.float32(table))
+    np.testing.assert_allclose(value, scale * (hidden @ table.T).mean(-1), atol=1e-5)
+    cotangent = np.random.default_rng(1).normal(size=value.shape)
+    grad_hidden, grad_table = back(jnp.float32(cotangent))
+    np.testing.assert_allclose(grad_hidden, scale * cotangent[..., None] * table.mean(0), atol=1e-5)
+    row = scale * np.einsum("bs,bsd->d", cotangent, hidden) / VOCAB
+    np.testing.assert_allclose(grad_table, np.broadcast_to(row, table.shape), atol=1e-5)
+
+
 def test_choice():
     assert choose(tokens=2048, vocab_size=8192) == "dense"
     assert choose(tokens=8192, vocab_size=256_000) == "tiled"
     assert choose(tokens=8192, vocab_size=256_000, implementation="dense") == "dense"
-    with pytest.raises(UserError, match=r"no cross-entropy 'fused'; there are dense, tiled, reference"):
+    assert choose(tokens=8192, vocab_size=256_000, implementation="pallas_tpu", platform="tpu") == "pallas_tpu"
+    with pytest.raises(UserError, match=r"no cross-entropy 'fused'; there are dense, tiled, pallas_tpu, reference"):
         choose(tokens=1, vocab_size=1, implementation="fused")
+    with pytest.raises(UserError, match=r"'pallas_tpu' is for tpu and this is cpu; .* = 'tiled'"):
+        choose(tokens=1, vocab_size=1, implementation="pallas_tpu")

@@ -3,6 +3,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from aya_jax.objectives.metrics import mean
@@ -72,3 +73,34 @@ def test_a_batch_of_padding_has_no_loss_and_no_gradient(params, batch):
     loss, gradient = jax.value_and_grad(lambda p: next_token(linear_model, p, batch, None, num_tasks=TASKS)[0])(params)
     assert loss == 0
     assert not np.any(gradient)
+
+
+class SmoothScores(NamedTuple):
+    log_probs: jax.Array
+    lse: jax.Array
+    mean_logit: jax.Array
+
+
+def smooth_model(params, batch, rng):
+    scores = linear_model(params, batch, rng)
+    return SmoothScores(*scores, jnp.einsum("bsd,vd->bsv", batch["features"], params).mean(-1))
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_label_smoothing_equals_optax_with_smoothed_labels(params, batch, z_loss):
+    def ours(params):
+        options = {"num_tasks": TASKS, "z_loss": z_loss, "label_smoothing": 0.1}
+        return next_token(smooth_model, params, batch, None, **options)
+
+    def theirs(params):
+        logits = jnp.einsum("bsd,vd->bsv", batch["features"], params)
+        labels = optax.smooth_labels(jax.nn.one_hot(batch["targets"], V), 0.1)
+        losses = optax.softmax_cross_entropy(logits, labels) + z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
+        return jnp.sum(losses * batch["loss_weights"]) / jnp.sum(batch["loss_weights"])
+
+    (loss, metrics), gradient = jax.value_and_grad(ours, has_aux=True)(params)
+    expected, expected_gradient = jax.value_and_grad(theirs)(params)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+    _, plain = next_token(linear_model, params, batch, None, num_tasks=TASKS, z_loss=z_loss)
+    np.testing.assert_array_equal(mean(metrics["loss"]), mean(plain["loss"]))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from aya_jax.config.errors import UserError
+from aya_jax.kernels.cross_entropy.operation import Layout, Plan, scores
 from aya_jax.kernels.cross_entropy.reference import reference
-from aya_jax.kernels.cross_entropy.xla import dense, tiled
+from aya_jax.parallel.config import LogicalAxes
+from aya_jax.parallel.mesh import platform as platform_in_context
 
-IMPLEMENTATIONS = ("dense", "tiled", "reference")
+IMPLEMENTATIONS = ("dense", "tiled", "pallas_tpu", "reference")
 
 # Logits kept whole up to this many per device (512 MiB in float32).
 DENSE_LOGITS = 2**27
@@ -16,16 +19,28 @@ DENSE_LOGITS = 2**27
 TILE_LOGITS = 2**28
 
 
-def choose(*, tokens: int, vocab_size: int, implementation: str | None = None) -> str:
-    """The name of the implementation for so many tokens per device.
+def choose(*, tokens: int, vocab_size: int, platform: str | None = None, implementation: str | None = None) -> str:
+    """The name of the implementation for so many tokens and rows of the vocabulary per device.
+
+    Args:
+      tokens: per device.
+      vocab_size: rows of the token table, or of a device's part of it.
+      platform: "cpu", "gpu" or "tpu"; by default that of the mesh in context, else JAX's own.
+      implementation: the one asked for; by default "dense" where the logits are few, else "tiled".
 
     Raises:
-      UserError: if the one asked for is unknown.
+      UserError: if the one asked for is unknown, or is not made for the platform.
     """
     if implementation is None:
         return "dense" if tokens * vocab_size <= DENSE_LOGITS else "tiled"
     if implementation not in IMPLEMENTATIONS:
         raise UserError(f"no cross-entropy {implementation!r}; there are {', '.join(IMPLEMENTATIONS)}")
+    platform = platform or platform_in_context()
+    if implementation == "pallas_tpu" and platform != "tpu":
+        raise UserError(
+            f"cross-entropy 'pallas_tpu' is for tpu and this is {platform}; "
+            "bind PrecisionConfig.cross_entropy = 'tiled', or None to let the shapes decide"
+        )
     return implementation
 
 
@@ -35,34 +50,74 @@ def linear_cross_entropy(
     targets: jax.Array,
     *,
     logit_scale: float = 1.0,
+    rules: LogicalAxes | None = None,
     tile: int | None = None,
     implementation: str | None = None,
+    interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities of targets under softmax(logit_scale * hidden @ table^T). Both results are differentiable.
 
+    The one place where hidden states meet the vocabulary: pre-training and tuning average log p, preference objectives
+    (DPO) sum it over a reply under two models, evaluation adds it up per document; z-loss squares the log-sum-exp, and
+    label smoothing takes it less `mean_logit`. None of them holds the logits of a batch, and each may put any gradient
+    on either result.
+
+    Under `jax.set_mesh(mesh)` of more than one device and with `rules`, each device works on its tokens and its rows of
+    the table (`operation`). Without rules the compiler is left to divide the work.
+
     Args:
       hidden: [B, S, D], in the compute dtype.
-      table: [V, D], in the parameters' dtype.
+      table: [V, D], in the parameters' dtype; cast to that of `hidden`. Its gradient is summed in float32.
       targets: int32 [B, S].
       logit_scale: factor on the logits.
-      tile: positions per sequence whose logits exist at a time ("tiled"); by default chosen from the shapes and, under
-        `jax.set_mesh`, the number of devices.
-      implementation: "dense", "tiled" or "reference"; by default `choose` picks one.
+      rules: which mesh axes divide `batch`, `sequence`, `vocab` and `embed`.
+      tile: positions per sequence whose logits exist at a time ("tiled"); by default chosen from a device's shapes.
+      implementation: "dense", "tiled", "pallas_tpu" or "reference"; by default `choose` picks one. The reference is
+        always left to the compiler to divide.
+      interpret: run "pallas_tpu" by Pallas' interpreter, on any platform.
 
     Returns:
       (log p(target), log sum exp of the logits), float32 [B, S] each.
 
     Raises:
-      UserError: if the implementation is unknown.
+      UserError: if the implementation is unknown or cannot run here, or a dim does not divide over the mesh.
     """
-    batch, length = targets.shape
-    vocab_size = table.shape[0]
-    mesh = jax.sharding.get_abstract_mesh()
-    devices = 1 if mesh.empty else mesh.size
-    name = choose(tokens=-(-batch * length // devices), vocab_size=vocab_size, implementation=implementation)
+    shape = (*targets.shape, *table.shape)
+    batch, length, rows = shape[:3]
+    mesh, layout, devices = jax.sharding.get_abstract_mesh(), None, 1
+    if not mesh.empty and mesh.size > 1:
+        if rules is None:
+            devices = mesh.size
+        else:
+            layout = Layout.of(rules, mesh)
+            batch, length, rows = layout.local(*shape)
+    name = choose(
+        tokens=-(-batch * length // devices),
+        vocab_size=rows,
+        platform="tpu" if interpret else None,
+        implementation=implementation,
+    )
     if name == "reference":
         return reference(hidden, table, targets, logit_scale=logit_scale)
-    if name == "dense":
-        return dense(hidden, table, targets, logit_scale=logit_scale)
-    tile = tile or max(1, TILE_LOGITS * devices // (batch * vocab_size))
-    return tiled(hidden, table, targets, logit_scale=logit_scale, tile=tile)
+    tile = min(length, tile or max(1, TILE_LOGITS * devices // (batch * rows)))
+    plan = Plan(name=name, layout=layout, tile=tile, interpret=interpret, table_dtype=str(table.dtype))
+    return scores(plan, hidden * jnp.asarray(logit_scale, hidden.dtype), table, targets)
+
+
+def mean_logit(hidden: jax.Array, table: jax.Array, *, logit_scale: float = 1.0) -> jax.Array:
+    """The mean over the vocabulary of each token's logits: the logit of the mean row, so no logits are made.
+
+    Label smoothing needs it: the mean of -log p over the vocabulary is log-sum-exp less this. Differentiable; under a
+    mesh the compiler divides it as its arguments are.
+
+    Args:
+      hidden: [B, S, D].
+      table: [V, D].
+      logit_scale: factor on the logits, as in `linear_cross_entropy`.
+
+    Returns:
+      float32 [B, S].
+    """
+    row = jnp.mean(table.astype(hidden.dtype), axis=0, dtype=jnp.float32)
+    scaled = hidden * jnp.asarray(logit_scale, hidden.dtype)
+    return jnp.einsum("bsd,d->bs", scaled.astype(jnp.float32), row)

@@ -1,10 +1,15 @@
-"""Linear layer and cross-entropy as XLA matrix products, whole or by tiles of tokens, with its own backward pass.
+"""Linear layer and cross-entropy as XLA matrix products, whole or by tiles of tokens: values and, apart, gradients.
 
-With p = softmax(z) and cotangents g of log p(target) and e of log-sum-exp, dz = g * onehot + (e - g) * p. `dense`
-keeps exp(z) of the batch for the backward pass: two matrix products there, and the fastest where the logits fit.
-`tiled` keeps one number per token and makes each tile's logits again: memory of one tile, one more matrix product
-(after Liger Kernel and Wijmans et al. 2024, Cut Cross-Entropy, section 4). Tiles are cut along the sequence, so that a
-batch split over devices stays split. The table's gradient is accumulated in float32 over tiles whatever the inputs are.
+Each pair of functions scores tokens against the rows of a table, which may be one device's share of the vocabulary. With
+p = softmax(z) and cotangents g of the target's logit and e of log-sum-exp, dz = g * onehot + e * p. `dense` keeps exp(z)
+for the backward pass: two matrix products there, and the fastest where the logits fit. `tiled` keeps nothing and makes
+each tile's logits again: memory of one tile, one more matrix product (after Liger Kernel and Wijmans et al. 2024, Cut
+Cross-Entropy, section 4). The table's gradient is accumulated in float32 over tiles whatever the inputs are.
+
+Forward: hidden [B, S, D], table [V, D] in the same dtype, targets int32 [B, S] (-1 where the row is not of this table) ->
+((logit of the target, or 0; log-sum-exp), kept), float32 [B, S] each; what is kept is a tuple of arrays [B, S, n].
+Backward: the same with what was kept, the log-sum-exp over the whole vocabulary, g and e -> (the gradient of hidden, in its
+dtype; that of the table, float32).
 """
 
 from __future__ import annotations
@@ -14,137 +19,99 @@ import functools
 import jax
 import jax.numpy as jnp
 
-
-def dense(
-    hidden: jax.Array, table: jax.Array, targets: jax.Array, *, logit_scale: float
-) -> tuple[jax.Array, jax.Array]:
-    """Shapes as in `reference`; holds float32 [B, S, V]. The table is cast to the dtype of `hidden`."""
-    return _dense(hidden * jnp.asarray(logit_scale, hidden.dtype), table, targets)
+Scores = tuple[jax.Array, jax.Array]
+Kept = tuple[jax.Array, ...]
 
 
-def tiled(
-    hidden: jax.Array, table: jax.Array, targets: jax.Array, *, logit_scale: float, tile: int
-) -> tuple[jax.Array, jax.Array]:
-    """Shapes as in `reference`; holds float32 [B, tile, V]. The table is cast to the dtype of `hidden`.
-
-    Args:
-      hidden: [B, S, D].
-      table: [V, D].
-      targets: int32 [B, S].
-      logit_scale: factor on the logits.
-      tile: positions of each sequence in one tile; the last tile is padded.
-    """
-    length = targets.shape[1]
-    tile = min(tile, length)
-    padding = -length % tile
-    hidden = jnp.pad(hidden * jnp.asarray(logit_scale, hidden.dtype), ((0, 0), (0, padding), (0, 0)))
-    targets = jnp.pad(targets, ((0, 0), (0, padding)))
-    log_probs, lse = _tiled(tile, hidden, table, targets)
-    return log_probs[:, :length], lse[:, :length]
-
-
-@jax.custom_vjp
-def _dense(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _dense_forward(hidden, table, targets)[0]
-
-
-def _dense_forward(hidden, table, targets):
+def dense_forward(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> tuple[Scores, Kept]:
+    """Holds and keeps float32 [B, S, V]."""
     logits = _logits(hidden, table)
-    target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     peak = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.exp(logits - peak)
-    total = jnp.sum(weights, axis=-1)
-    lse = jnp.log(total) + peak[..., 0]
-    log_probs = target - lse
-    return (log_probs, lse), (hidden, table, targets, weights, total)
+    lse = jnp.log(jnp.sum(weights, axis=-1)) + peak[..., 0]
+    return (_pick(logits, targets), lse), (weights, peak)
 
 
-def _dense_backward(saved, cotangents):
-    hidden, table, targets, weights, total = saved
+def dense_backward(hidden, table, targets, kept: Kept, lse, grad_target, grad_lse) -> tuple[jax.Array, jax.Array]:
+    """Two matrix products."""
+    weights, peak = kept
+    factor = grad_lse[..., None] * jnp.exp(peak - lse[..., None])
     if hidden.dtype == jnp.float32:
-        return _dense_backward_float32(saved, cotangents)
-    grad_logits = _grad_logits(weights, 1.0 / total, targets, cotangents, hidden.dtype)
-    grad_hidden = jnp.einsum("bsv,vd->bsd", grad_logits, table.astype(hidden.dtype))
-    grad_table = jnp.einsum("bsv,bsd->vd", grad_logits, hidden, preferred_element_type=jnp.float32)
-    return grad_hidden, grad_table.astype(table.dtype), None
+        return _dense_backward_float32(hidden, table, targets, weights, factor, grad_target)
+    grad_logits = _grad_logits(weights, factor, targets, grad_target, hidden.dtype)
+    grad_hidden = jnp.einsum("bsv,vd->bsd", grad_logits, table)
+    return grad_hidden, jnp.einsum("bsv,bsd->vd", grad_logits, hidden, preferred_element_type=jnp.float32)
 
 
-def _dense_backward_float32(saved, cotangents):
+def _dense_backward_float32(hidden, table, targets, weights, factor, grad_target):
     """The two terms of dz apart, so that no pass over [B, S, V] is left but the matrix products.
 
     p has one factor per token, which the small operands can bear, and the one-hot term touches one row per token. Only
     in float32: where p of a likely target is rounded to 8 bits, p h - h would lose what dz h keeps.
     """
-    hidden, table, targets, weights, total = saved
-    grad_log_probs, grad_lse = (cotangent[..., None] for cotangent in cotangents)
-    factor = (grad_lse - grad_log_probs) / total[..., None]
-    rows = table[targets].astype(jnp.float32)
-    grad_hidden = factor * jnp.einsum("bsv,vd->bsd", weights, table.astype(jnp.float32)) + grad_log_probs * rows
+    grad_target = jnp.where(targets >= 0, grad_target, 0.0)[..., None]
+    rows = jnp.maximum(targets, 0)
+    grad_hidden = factor * jnp.einsum("bsv,vd->bsd", weights, table) + grad_target * table[rows]
     grad_table = jnp.einsum("bsv,bsd->vd", weights, factor * hidden)
-    grad_table = grad_table.at[targets].add(grad_log_probs * hidden)
-    return grad_hidden, grad_table.astype(table.dtype), None
+    return grad_hidden, grad_table.at[rows].add(grad_target * hidden)
 
 
-_dense.defvjp(_dense_forward, _dense_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _tiled(tile: int, hidden: jax.Array, table: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _tiled_forward(tile, hidden, table, targets)[0]
-
-
-def _tiled_forward(tile: int, hidden, table, targets):
-    cast = table.astype(hidden.dtype)
+def tiled_forward(hidden: jax.Array, table: jax.Array, targets: jax.Array, *, tile: int) -> tuple[Scores, Kept]:
+    """Holds float32 [B, tile, V]: tiles are cut along the sequence, and the last one is padded."""
 
     def step(_, rows):
-        logits = _logits(rows[0], cast)
-        lse = jax.nn.logsumexp(logits, axis=-1)
-        return None, (jnp.take_along_axis(logits, rows[1][..., None], axis=-1)[..., 0] - lse, lse)
+        hidden, targets = rows
+        logits = _logits(hidden, table)
+        return None, (_pick(logits, targets), jax.nn.logsumexp(logits, axis=-1))
 
-    _, (log_probs, lse) = jax.lax.scan(step, None, (_cut(hidden, tile), _cut(targets, tile)))
-    log_probs, lse = _join(log_probs), _join(lse)
-    return (log_probs, lse), (hidden, table, targets, lse)
+    _, scores = jax.lax.scan(step, None, (_cut(hidden, tile), _cut(targets, tile)))
+    target, lse = (_join(score, targets.shape[1]) for score in scores)
+    return (target, lse), ()
 
 
-def _tiled_backward(tile: int, saved, cotangents):
-    hidden, table, targets, lse = saved
-    cast = table.astype(hidden.dtype)
+def tiled_backward(
+    hidden, table, targets, kept: Kept, lse, grad_target, grad_lse, *, tile: int
+) -> tuple[jax.Array, jax.Array]:
+    """Holds float32 [B, tile, V] and the table's gradient."""
+    del kept
 
     def step(grad_table, rows):
-        hidden, targets, lse, grads = rows
-        weights = jnp.exp(_logits(hidden, cast) - lse[..., None])
-        grad_logits = _grad_logits(weights, jnp.ones_like(lse), targets, grads, hidden.dtype)
+        hidden, targets, lse, grad_target, grad_lse = rows
+        weights = jnp.exp(_logits(hidden, table) - lse[..., None])
+        grad_logits = _grad_logits(weights, grad_lse[..., None], targets, grad_target, hidden.dtype)
         grad_table += jnp.einsum("bsv,bsd->vd", grad_logits, hidden, preferred_element_type=jnp.float32)
-        return grad_table, jnp.einsum("bsv,vd->bsd", grad_logits, cast)
+        return grad_table, jnp.einsum("bsv,vd->bsd", grad_logits, table)
 
-    rows = jax.tree.map(functools.partial(_cut, tile=tile), (hidden, targets, lse, cotangents))
+    rows = jax.tree.map(functools.partial(_cut, tile=tile), (hidden, targets, lse, grad_target, grad_lse))
     grad_table, grad_hidden = jax.lax.scan(step, jnp.zeros(table.shape, jnp.float32), rows)
-    return _join(grad_hidden), grad_table.astype(table.dtype), None
-
-
-_tiled.defvjp(_tiled_forward, _tiled_backward)
+    return _join(grad_hidden, hidden.shape[1]), grad_table
 
 
 def _logits(hidden: jax.Array, table: jax.Array) -> jax.Array:
     """float32 [B, S, V]."""
-    return jnp.einsum("bsd,vd->bsv", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    return jnp.einsum("bsd,vd->bsv", hidden, table, preferred_element_type=jnp.float32)
 
 
-def _grad_logits(weights, inverse_total, targets, cotangents, dtype) -> jax.Array:
-    """g * onehot(target) + (e - g) * weights * inverse_total, [B, S, V] in `dtype`."""
-    grad_log_probs, grad_lse = cotangents
+def _pick(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """The logits of the targets, 0 for -1."""
+    picked = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+    return jnp.where(targets >= 0, picked, 0.0)
+
+
+def _grad_logits(weights, factor, targets, grad_target, dtype) -> jax.Array:
+    """g * onehot(target) + factor * weights, [B, S, V] in `dtype`."""
     onehot = targets[..., None] == jnp.arange(weights.shape[-1], dtype=targets.dtype)
-    factor = (grad_lse - grad_log_probs) * inverse_total
-    return (factor[..., None] * weights + jnp.where(onehot, grad_log_probs[..., None], 0.0)).astype(dtype)
+    return (factor * weights + jnp.where(onehot, grad_target[..., None], 0.0)).astype(dtype)
 
 
 def _cut(array: jax.Array, tile: int) -> jax.Array:
-    """[B, S, ...] -> [S / tile, B, tile, ...]."""
+    """[B, S, ...] -> [tiles, B, tile, ...], padded with zeros: a token without cotangents adds nothing."""
     batch, length = array.shape[:2]
-    return jnp.moveaxis(array.reshape(batch, length // tile, tile, *array.shape[2:]), 1, 0)
+    array = jnp.pad(array, ((0, 0), (0, -length % tile), *((0, 0) for _ in array.shape[2:])))
+    return jnp.moveaxis(array.reshape(batch, -(-length // tile), tile, *array.shape[2:]), 1, 0)
 
 
-def _join(array: jax.Array) -> jax.Array:
-    """[S / tile, B, tile, ...] -> [B, S, ...]."""
+def _join(array: jax.Array, length: int) -> jax.Array:
+    """[tiles, B, tile, ...] -> [B, S, ...]."""
     count, batch, tile = array.shape[:3]
-    return jnp.moveaxis(array, 0, 1).reshape(batch, count * tile, *array.shape[3:])
+    return jnp.moveaxis(array, 0, 1).reshape(batch, count * tile, *array.shape[3:])[:, :length]
