@@ -117,10 +117,10 @@ def estimate(config: TrainConfig, devices: int) -> Estimate:
     whole = PrecisionConfig(params=precision.params, compute=precision.compute, remat="none")
     one_layer = activation_bytes_per_token(model, whole) / model.num_layers * share.tokens / share.tensor
     weights = layer_parameters(model) * (width + 4) / share.tensor  # cast, and a float32 gradient
-    table = model.vocab_size * model.embed_dim / share.tensor
-    chosen = cross_entropy.choose(tokens=math.ceil(share.tokens), vocab_size=model.vocab_size)
-    tile = min(share.tokens, cross_entropy.TILE_LOGITS / model.vocab_size) if chosen != "dense" else share.tokens
-    logits = tile * model.vocab_size * (4 + 4 + width) / (share.tensor if chosen == "dense" else 1)
+    rows = model.vocab_size / share.tensor
+    chosen = loss_implementation(config, share)
+    tile = share.tokens if chosen == "dense" else min(share.tokens, cross_entropy.TILE_LOGITS / rows)
+    logits = 0 if chosen == "pallas_tpu" else tile * rows * (4 + 4 + width)
     return Estimate(
         parameters=parameters,
         optimizer=moments,
@@ -128,8 +128,14 @@ def estimate(config: TrainConfig, devices: int) -> Estimate:
         gradients=parameters + sums,
         activations=int(kept),
         layer=int(2 * one_layer + weights),
-        logits=int(logits + table * (width + 4)),
+        logits=int(logits + rows * model.embed_dim * (width + 4)),
     )
+
+
+def loss_implementation(config: TrainConfig, share: Shares) -> str:
+    """How the head and its loss are computed: as the run asks for it, else as the shapes decide."""
+    rows = math.ceil(config.model.vocab_size / share.tensor)
+    return config.precision.cross_entropy or cross_entropy.choose(tokens=math.ceil(share.tokens), vocab_size=rows)
 
 
 def state_bytes(config: TrainConfig, mesh: Mapping[str, int]) -> tuple[int, int]:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from aya_jax.kernels import cross_entropy
 from aya_jax.models import flops, parameters
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.describe import activation_bytes_per_token
 from aya_jax.planning.hlo import Collective
-from aya_jax.planning.memory import Shares, state_bytes
+from aya_jax.planning.memory import Shares, loss_implementation, state_bytes
 from aya_jax.planning.targets import Target
 from aya_jax.training.config import TrainConfig
 
@@ -73,7 +72,7 @@ def roofline(
     chip, data = target.chip, config.data
     tokens = data.global_batch * data.sequence_length
     model_flops = flops.per_token(config.model, data.sequence_length) * tokens
-    executed = executed_flops_per_token(config) * tokens
+    executed = executed_flops_per_token(config, share) * tokens
     moved = memory_bytes(config, share)
     links = None if collectives is None else sum(each.times * each.links for each in collectives)
     network = None if collectives is None else sum(each.times * each.network for each in collectives)
@@ -92,7 +91,7 @@ def roofline(
     )
 
 
-def executed_flops_per_token(config: TrainConfig) -> float:
+def executed_flops_per_token(config: TrainConfig, share: Shares) -> float:
     """The formula of MFU plus what is computed twice.
 
     "full" and "offload" repeat the layers' forward pass, a third of their share; "dots" repeats attention's; every policy
@@ -108,8 +107,7 @@ def executed_flops_per_token(config: TrainConfig) -> float:
         repeated += (whole - head) / 3
     elif config.precision.remat == "dots":
         repeated += attention
-    tokens = config.data.global_batch * length // config.accumulation
-    if cross_entropy.choose(tokens=tokens, vocab_size=model.vocab_size) != "dense":
+    if loss_implementation(config, share) != "dense":
         repeated += head / 3
     return whole + repeated
 

@@ -57,6 +57,14 @@ def test_what_makes_it_smaller():
     assert peak(accumulation=4) == kept[0] / 4
 
 
+def test_logits_that_never_leave_the_chip():
+    """The TPU kernel keeps logits in its own memory: what is left is the table, cast, and its gradient."""
+    train = tiny("v5e-8").train
+    kernel = dataclasses.replace(train, precision=dataclasses.replace(train.precision, cross_entropy="pallas_tpu"))
+    assert estimate(kernel, 8).logits == 512 * 64 * (4 + 4)
+    assert estimate(train, 8).logits > estimate(kernel, 8).logits
+
+
 def test_a_mesh_of_another_size():
     with pytest.raises(UserError, match="bind one axis to -1"):
         estimate(tiny("h200-8", "MeshConfig.fsdp=4").train, 8)
@@ -92,7 +100,9 @@ class TestRoofline:
         """ "full" adds the layers' forward pass: a third of all but the head's FLOPs, beside attention's scores."""
         train = tiny("v5p-16").train
         by_policy = {
-            policy: executed_flops_per_token(dataclasses.replace(train, precision=PrecisionConfig(remat=policy)))
+            policy: executed_flops_per_token(
+                dataclasses.replace(train, precision=PrecisionConfig(remat=policy)), shares(train, 8)
+            )
             for policy in ("none", "dots", "full")
         }
         layers = flops.per_token(train.model, 64) - 6 * 512 * 64
