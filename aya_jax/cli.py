@@ -219,7 +219,8 @@ def _run_verb(name: str, arguments: Arguments) -> None:
 
     launch = _launch(name, verb, arguments.processes)
     if launch is None:
-        load(verb.run)(prepare())
+        resolved = prepare()  # before the import: mistakes come without JAX
+        load(verb.run)(resolved)
     else:
         _run_together(launch, arguments.processes, prepare, lambda resolved: load(verb.run)(resolved))
 
