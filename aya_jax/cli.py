@@ -93,6 +93,7 @@ MACROS = {
     "LEARNING_RATE": "the highest learning rate",
     "MIXTURE": "tasks and their rates, or the name of one",
     "MODEL_DIR": "a model to start from or to judge",
+    "PROFILE_STEPS": "(FIRST, LAST): the steps to trace",
     "DATA_DIR": "the corpus: 'sample', or a folder; the environment variable AYA_DATA where nothing binds it",
     "STORE_DIR": "where token stores are",
     "VOCABULARY": "'bytes', a tokenizer.json or a SentencePiece .model",

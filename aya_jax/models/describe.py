@@ -166,7 +166,9 @@ def _kernels(config: DescribeConfig) -> list[str]:
     model = config.model
     windows = {kind.window for kind in layer_kinds(model)}
     gqa = model.num_heads != model.num_kv_heads
-    names = sorted({attention.choose(window=window, gqa=gqa) for window in windows})
+    shape = attention.Shape(model.head_dim, sequence_length(config), sequence_length(config))
+    asked = config.precision.attention
+    names = sorted({attention.choose(window=window, gqa=gqa, shape=shape, implementation=asked) for window in windows})
     tokens = math.ceil(config.global_batch / config.devices) * sequence_length(config)
     loss = cross_entropy.choose(tokens=tokens, vocab_size=model.vocab_size)
     return [*(f"attention {name}" for name in names), f"cross-entropy {loss}"]
