@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aya_jax.config import UserError
 from aya_jax.kernels.cross_entropy import choose, linear_cross_entropy, mean_logit, pallas_tpu
@@ -119,7 +121,7 @@ def test_kernels_over_several_blocks_with_ragged_edges(tokens, vocab, dtype, mon
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_kernels_lower_for_a_tpu_at_full_size(dtype):
-    """8,192 tokens of width 4,096 over 256,000 rows; what Mosaic then makes of them is `test_..._compile` and a TPU's."""
+    """8,192 tokens of width 4,096 over 256,000 rows; what Mosaic makes of them, the next test says."""
     arguments = (
         jax.ShapeDtypeStruct((1, 8192, 4096), dtype),
         jax.ShapeDtypeStruct((256_000, 4096), dtype),
@@ -134,6 +136,28 @@ def test_kernels_lower_for_a_tpu_at_full_size(dtype):
     assert text.count("tpu_custom_call") == 3
     assert "8192x256000x" not in text
     assert "256000x8192x" not in text
+
+
+@pytest.mark.tpu
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_compiled_for_a_tpu_the_choice_holds_no_logits(topology):
+    """Needs libtpu (extra `tpu`), no TPU: temporary memory at 8,192 tokens x 4,096 x 256,000 in bfloat16."""
+    pytest.importorskip("libtpu")
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:1]
+    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+    whole = NamedSharding(mesh, PartitionSpec())
+    shapes = ((1, 8192, 4096), jnp.bfloat16), ((256_000, 4096), jnp.bfloat16), ((1, 8192), jnp.int32)
+    arguments = [jax.ShapeDtypeStruct(*each, sharding=whole) for each in shapes]
+
+    def loss(hidden, table, targets):
+        return linear_cross_entropy(hidden, table, targets)[0].sum()
+
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=whole).lower(*arguments).compile()
+    # The table's gradient in float32, and a tile of logits where VMEM is too small for the kernels.
+    sums, tile = 256_000 * 4096 * 4, 0 if topology[:2] != "v4" else 2**30
+    assert ("tpu_custom_call" in compiled.as_text()) == (tile == 0)
+    assert compiled.memory_analysis().temp_size_in_bytes < 1.01 * sums + tile
 
 
 def test_a_width_that_no_block_holds_is_refused():
@@ -158,7 +182,10 @@ def test_choice():
     assert choose(tokens=2048, vocab_size=8192) == "dense"
     assert choose(tokens=8192, vocab_size=256_000) == "tiled"
     assert choose(tokens=8192, vocab_size=256_000, implementation="dense") == "dense"
-    assert choose(tokens=8192, vocab_size=256_000, implementation="pallas_tpu", platform="tpu") == "pallas_tpu"
+    assert choose(tokens=8192, vocab_size=256_000, platform="gpu") == "tiled"
+    assert choose(tokens=8192, vocab_size=256_000, platform="tpu") == "pallas_tpu"
+    assert choose(tokens=8192, vocab_size=256_000, width=2**15, platform="tpu") == "tiled"
+    assert choose(tokens=2048, vocab_size=8192, platform="tpu", implementation="pallas_tpu") == "pallas_tpu"
     with pytest.raises(UserError, match=r"no cross-entropy 'fused'; there are dense, tiled, pallas_tpu, reference"):
         choose(tokens=1, vocab_size=1, implementation="fused")
     with pytest.raises(UserError, match=r"'pallas_tpu' is for tpu and this is cpu; .* = 'tiled'"):

@@ -17,31 +17,58 @@ IMPLEMENTATIONS = ("dense", "tiled", "pallas_tpu", "reference")
 DENSE_LOGITS = 2**27
 # Logits of one tile per device: large enough that the matrix products run at full rate.
 TILE_LOGITS = 2**28
+# Up to this width the TPU kernels are picked unasked; they were compiled for v5e, v5p and v6e.
+KERNEL_WIDTH = 8192
+# TPUs with 16 MiB of VMEM, too little for the kernels' blocks; later ones have 64 and more.
+_SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4")
 
 
-def choose(*, tokens: int, vocab_size: int, platform: str | None = None, implementation: str | None = None) -> str:
+def choose(
+    *,
+    tokens: int,
+    vocab_size: int,
+    width: int | None = None,
+    platform: str | None = None,
+    implementation: str | None = None,
+) -> str:
     """The name of the implementation for so many tokens and rows of the vocabulary per device.
 
     Args:
       tokens: per device.
       vocab_size: rows of the token table, or of a device's part of it.
+      width: of the hidden states; None: one that the kernels take.
       platform: "cpu", "gpu" or "tpu"; by default that of the mesh in context, else JAX's own.
-      implementation: the one asked for; by default "dense" where the logits are few, else "tiled".
+      implementation: the one asked for; by default "dense" where the logits are few, else "pallas_tpu" on a TPU that has
+        the memory for it, else "tiled".
 
     Raises:
       UserError: if the one asked for is unknown, or is not made for the platform.
     """
+    platform = platform or platform_in_context()
     if implementation is None:
-        return "dense" if tokens * vocab_size <= DENSE_LOGITS else "tiled"
+        if tokens * vocab_size <= DENSE_LOGITS:
+            return "dense"
+        return "pallas_tpu" if _kernel_refusal(platform) is None and (width or 0) <= KERNEL_WIDTH else "tiled"
     if implementation not in IMPLEMENTATIONS:
         raise UserError(f"no cross-entropy {implementation!r}; there are {', '.join(IMPLEMENTATIONS)}")
-    platform = platform or platform_in_context()
-    if implementation == "pallas_tpu" and platform != "tpu":
+    if implementation == "pallas_tpu" and (refusal := _kernel_refusal(platform)):
         raise UserError(
-            f"cross-entropy 'pallas_tpu' is for tpu and this is {platform}; "
-            "bind PrecisionConfig.cross_entropy = 'tiled', or None to let the shapes decide"
+            f"cross-entropy 'pallas_tpu' is for {refusal}; bind PrecisionConfig.cross_entropy = 'tiled', or None to let "
+            "the shapes decide"
         )
     return implementation
+
+
+def _kernel_refusal(platform: str) -> str | None:
+    """Why the TPU kernels cannot run, in words that follow "is for"; None if they can."""
+    if platform != "tpu":
+        return f"tpu and this is {platform}"
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None and jax.default_backend() == "tpu":
+        device = jax.devices()[0]
+    if device is not None and device.device_kind.startswith(_SMALL_VMEM):
+        return f"TPU v5e and later, and this is {device.device_kind} with 16 MiB of VMEM"
+    return None
 
 
 def linear_cross_entropy(
@@ -94,6 +121,7 @@ def linear_cross_entropy(
     name = choose(
         tokens=-(-batch * length // devices),
         vocab_size=rows,
+        width=shape[3],
         platform="tpu" if interpret else None,
         implementation=implementation,
     )
