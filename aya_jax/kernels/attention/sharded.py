@@ -76,7 +76,8 @@ def sharded_attention(
         first, last = (jnp.broadcast_to(bound, query.shape[:2]) for bound in (first, last))
         return interval_attention(query, key, value, first, last, **options)
 
-    return jax.shard_map(local, in_specs=tuple(specs), out_specs=specs[0], check_vma=False)(*arrays)
+    # The jit within: without it jaxlib 0.11.2 crashes when it compiles the gradient (in Shardy, over an input not used).
+    return jax.shard_map(jax.jit(local), in_specs=tuple(specs), out_specs=specs[0], check_vma=False)(*arrays)
 
 
 # The order of positions ----------------------------------------------------------------------------------------------

@@ -89,19 +89,14 @@ def _backward(mask: _Mask, saved, grad):
         grad_scores = weights * (grad_weights - inner[:, :, :, rows])
         grad_scores = through_soft_cap(grad_scores, scores, mask.soft_cap).astype(query.dtype)
         weights = weights.astype(value.dtype)
-        grad_value = _add(grad_value, columns, product("bkgqs,bkgqd->bksd", weights, grad_rows))
-        grad_key = _add(grad_key, columns, product("bkgqs,bkgqd->bksd", grad_scores, query[:, :, :, rows]))
+        grad_value = grad_value.at[:, :, columns].add(product("bkgqs,bkgqd->bksd", weights, grad_rows))
+        grad_key = grad_key.at[:, :, columns].add(product("bkgqs,bkgqd->bksd", grad_scores, query[:, :, :, rows]))
         grad_query.append(product("bkgqs,bksd->bkgqd", grad_scores, key[:, :, columns]))
     grad_query = jnp.concatenate(grad_query, axis=3).astype(query.dtype)
     return grad_query, grad_key.astype(key.dtype), grad_value.astype(value.dtype), None
 
 
 _attention.defvjp(_forward, _backward)
-
-
-def _add(array: jax.Array, columns: slice, tile: jax.Array) -> jax.Array:
-    """`array.at[:, :, columns].add(tile)`, which as a scatter within shard_map crashes jaxlib 0.11.2's compiler for CPUs."""
-    return jax.lax.dynamic_update_slice_in_dim(array, array[:, :, columns] + tile, columns.start, axis=2)
 
 
 class _Tile(NamedTuple):
