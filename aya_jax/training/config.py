@@ -206,6 +206,7 @@ class TrainConfig:
         optimizer; None starts from random ones. Bind MODEL_DIR.
       accumulation: parts in which a batch is computed; the result is that of the whole batch.
       z_loss: weight of the squared log-sum-exp of the logits (Chowdhery et al. 2022, PaLM, section 5: 1e-4).
+      label_smoothing: share of each target that is spread over the vocabulary (Szegedy et al. 2016, section 7).
       guard: when a step is skipped.
       validation: what is measured on held-out text, and when.
       checkpoints: what is saved, and when.
@@ -240,6 +241,7 @@ class TrainConfig:
     initialize_from: str | None = None
     accumulation: int = 1
     z_loss: float = 0.0
+    label_smoothing: float = 0.0
     guard: GuardConfig = field(default_factory=GuardConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -256,6 +258,8 @@ class TrainConfig:
                 yield Problem(name, "at least 1")
         if self.z_loss < 0:
             yield Problem("z_loss", "0 or more")
+        if not 0 <= self.label_smoothing < 1:
+            yield Problem("label_smoothing", "at least 0 and below 1")
         if not 0 <= self.seed < 2**32:
             yield Problem("seed", "between 0 and 2^32 - 1")
         yield from self._validate_sequence()

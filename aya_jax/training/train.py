@@ -123,7 +123,9 @@ def compile_step(
 ) -> Any:
     """The jitted step of a run; the state that it is given is donated."""
     function = make_step(
-        functools.partial(next_token, model, num_tasks=num_tasks, z_loss=config.z_loss),
+        functools.partial(
+            next_token, model, num_tasks=num_tasks, z_loss=config.z_loss, label_smoothing=config.label_smoothing
+        ),
         optimizer,
         learning_rate(config.optimizer, config.steps),
         optimizer_config=config.optimizer,

@@ -41,6 +41,7 @@ def test_the_file_of_the_tests_is_right(file):
         (["MeshConfig.tensor=4"], "num_kv_heads", "or LogicalAxes.kv_heads = None"),
         (["TrainConfig.seed=-1"], "seed", "between 0"),
         (["TrainConfig.z_loss=-0.1"], "z_loss", "0 or more"),
+        (["TrainConfig.label_smoothing=1.0"], "label_smoothing", "below 1"),
         (["ScheduleConfig.warmup_steps=21"], "warmup_steps", "within the run's 20 steps"),
         (["ScheduleConfig.kind='wsd'", "ScheduleConfig.decay_steps=16"], "decay_steps", "within the run's 20 steps"),
         (["ScheduleConfig.kind='wsd'"], "decay_steps", 'above 0 with kind = "wsd"'),
