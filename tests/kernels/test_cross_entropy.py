@@ -119,6 +119,16 @@ def test_kernels_over_several_blocks_with_ragged_edges(tokens, vocab, dtype, mon
         assert np.abs(np.asarray(grad, np.float64) - expected).max() < bound * np.abs(expected).max()
 
 
+def test_kernels_with_very_low_logits_and_a_ragged_edge():
+    """exp(0 - lse) of a row past the end overflows where every logit is about -200."""
+    hidden, table = jnp.ones((1, 4, 32)), jnp.full((40, 32), -6.25)
+    run = functools.partial(operation, table=table, targets=jnp.zeros((1, 4), jnp.int32), name="pallas_tpu")
+    (log_probs, lse), back = jax.vjp(lambda hidden: run(hidden), hidden)
+    np.testing.assert_allclose(lse, -200 + np.log(40), rtol=1e-6)
+    grad = back((jnp.ones_like(log_probs), jnp.ones_like(lse)))[0]
+    np.testing.assert_allclose(grad, jnp.full_like(hidden, -6.25), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_kernels_lower_for_a_tpu_at_full_size(dtype):
     """8,192 tokens of width 4,096 over 256,000 rows; what Mosaic makes of them, the next test says."""
