@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from steps import Step
+
 PRESETS = ("replicated", "fsdp", "fsdp_tensor", "fsdp_context", "slices")
 DEVICES = 8
 ROWS, LENGTH = 16, 256
@@ -57,67 +59,15 @@ def start(arguments: argparse.Namespace, worker: str, devices: int = 1, cache: s
     return time.perf_counter() - begin
 
 
-def build(model: str, preset: str, bindings: Sequence[str] = ()) -> tuple[Callable[[], None], float]:
-    """What takes one step and waits for it, and the seconds of tracing and compiling it."""
-    import jax
-
-    from aya_jax.config import resolve
-    from aya_jax.models.transformer import Transformer
-    from aya_jax.parallel.mesh import make_mesh
-    from aya_jax.training.config import TrainConfig
-    from aya_jax.training.optimizer import make_optimizer
-    from aya_jax.training.placement import place
-    from aya_jax.training.state import make_state, state_shardings
-    from aya_jax.training.train import compile_step
-
-    values = {"RUN_DIR": "unused", "STORE_DIR": "unused", "STEPS": 100, "GLOBAL_BATCH": ROWS, "SEQUENCE_LENGTH": LENGTH}
+def build(model: str, preset: str, bindings: Sequence[str] = ()) -> Step:
+    """The compiled step of a model under a preset."""
     files = ["gin/train/pretrain.gin", "gin/mixtures/text.gin", model, f"gin/hardware/mesh/{preset}.gin"]
-    bound = [f"{name}={value}" for name, value in values.items()]
-    config = resolve(TrainConfig, files=files, bindings=[*bound, "PrecisionConfig.unroll=1", *bindings]).config
-    transformer = Transformer(config.model, config.precision, config.mesh.logical_axes)
-    optimizer, mesh = make_optimizer(config.optimizer), make_mesh(config.mesh)
-    shardings = state_shardings(mesh, transformer, optimizer)
-
-    with jax.set_mesh(mesh):
-        state = make_state(transformer.init, jax.random.key(0), optimizer, shardings)
-        batch = place(_batch(config.model.vocab_size), mesh, transformer.rules)
-        function = compile_step(config, transformer, optimizer, shardings, num_tasks=1)
-        jax.block_until_ready(state)
-        begin = time.perf_counter()
-        program = function.lower(state, batch).compile()
-        seconds = time.perf_counter() - begin
-
-    def step() -> None:
-        nonlocal state
-        state, metrics = program(state, batch)
-        jax.block_until_ready((state, metrics))
-
-    return step, seconds
-
-
-def _batch(vocab_size: int) -> dict:
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, vocab_size, (ROWS, LENGTH)).astype(np.int32)
-    lengths = rng.integers(20, 100, (ROWS, LENGTH))
-    segment_ids = np.stack([np.repeat(np.arange(1, LENGTH + 1), row)[:LENGTH] for row in lengths]).astype(np.int32)
-    new = np.diff(segment_ids, axis=1, prepend=0) != 0
-    index = np.arange(LENGTH)
-    positions = (index - np.maximum.accumulate(np.where(new, index, 0), axis=1)).astype(np.int32)
-    return {
-        "tokens": tokens,
-        "targets": np.roll(tokens, -1, axis=1),
-        "segment_ids": segment_ids,
-        "positions": positions,
-        "task_ids": np.zeros_like(tokens),
-        "loss_weights": np.ones(tokens.shape, np.float32),
-    }
+    return Step(files, ROWS, LENGTH, ["PrecisionConfig.unroll=1", *bindings])
 
 
 def measure_presets(arguments: argparse.Namespace) -> None:
     """Prints each preset's step time on emulated devices."""
-    steps = {preset: build(arguments.model, preset)[0] for preset in PRESETS}
+    steps = {preset: build(arguments.model, preset).take for preset in PRESETS}
     times: dict[str, list[float]] = {preset: [] for preset in PRESETS}
     for step in steps.values():
         step()
@@ -135,8 +85,8 @@ def measure_depths(arguments: argparse.Namespace) -> None:
     """Prints compile times."""
     print("compile time of the step by depth, layers in a loop")
     for depth in arguments.depths:
-        _, seconds = build(arguments.model, "fsdp", [f"TransformerConfig.num_layers={depth}"])
-        print(f"  {depth:4d} layers   {seconds:6.2f} s", flush=True)
+        step = build(arguments.model, "fsdp", [f"TransformerConfig.num_layers={depth}"])
+        print(f"  {depth:4d} layers   {step.compile_seconds:6.2f} s", flush=True)
 
 
 def measure_start_up(arguments: argparse.Namespace) -> None:
@@ -153,7 +103,7 @@ def take_first_step(arguments: argparse.Namespace) -> None:
     from aya_jax.training.train import use_compilation_cache
 
     use_compilation_cache(arguments.cache)
-    build(arguments.model, "fsdp")[0]()
+    build(arguments.model, "fsdp").take()
 
 
 def _seconds(function: Callable[[], None]) -> float:
