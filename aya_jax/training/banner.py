@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.text import Text
@@ -12,8 +14,11 @@ from rich.text import Text
 from aya_jax.kernels import attention, cross_entropy
 from aya_jax.models import flops, parameters
 from aya_jax.models.layers import layer_kinds
+from aya_jax.parallel.config import as_tuple
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.environment import MFU_FORMULA, peak_flops
+
+_DIVIDED = ("batch", "sequence", "vocab")
 
 
 def show_banner(console: Console, config: TrainConfig, mesh: Mesh, first: int, validated: Sequence[str]) -> None:
@@ -41,7 +46,7 @@ def _rows(config: TrainConfig, mesh: Mesh, first: int) -> list[tuple[str, str]]:
             "precision",
             f"{config.precision.params} params, {config.precision.compute} compute, remat {config.precision.remat}",
         ),
-        ("kernels", chosen_kernels(config)),
+        ("kernels", chosen_kernels(config, mesh)),
         (
             "batch",
             f"{data.global_batch} x {data.sequence_length} tokens in {config.accumulation} part(s), {data.packing}",
@@ -51,23 +56,35 @@ def _rows(config: TrainConfig, mesh: Mesh, first: int) -> list[tuple[str, str]]:
     ]
 
 
-def chosen_kernels(config: TrainConfig) -> str:
-    """The back-ends as the dispatchers will pick them, one for each kind of layer."""
-    model = config.model
-    attentions = {
-        attention.choose(
-            segments=True,
-            causal=True,
-            window=kind.window,
-            gqa=model.num_heads != model.num_kv_heads,
-            shape=attention.Shape(model.head_dim, config.data.sequence_length, config.data.sequence_length),
-            implementation=config.precision.attention,
-        )
-        for kind in layer_kinds(model)
-    }
-    tokens = config.data.global_batch * config.data.sequence_length // config.accumulation
-    per_device = -(-tokens // jax.device_count())
+def chosen_kernels(config: TrainConfig, mesh: Mesh) -> str:
+    """The back-ends as the dispatchers will pick them, one for each kind of layer.
+
+    Raises:
+      UserError: one that is asked for by name cannot do this here.
+    """
+    model, length = config.model, config.data.sequence_length
+    rules = config.mesh.logical_axes
+    parts = {dim: math.prod(mesh.shape[axis] for axis in as_tuple(getattr(rules, dim))) for dim in _DIVIDED}
+    rows = config.data.global_batch // config.accumulation
+    if parts["sequence"] > 1:
+        # Over intervals, for each device has its own positions (`kernels.attention.sharded`).
+        attentions = {config.precision.attention or "interval"}
+    else:
+        attentions = {
+            attention.choose(
+                segments=True,
+                causal=True,
+                window=kind.window,
+                gqa=model.num_heads != model.num_kv_heads,
+                shape=attention.Shape(model.head_dim, length, length, jnp.dtype(config.precision.compute)),
+                implementation=config.precision.attention,
+            )
+            for kind in layer_kinds(model)
+        }
     head = cross_entropy.choose(
-        tokens=per_device, vocab_size=model.vocab_size, implementation=config.precision.cross_entropy
+        tokens=-(-rows * length // (parts["batch"] * parts["sequence"])),
+        vocab_size=-(-model.vocab_size // parts["vocab"]),
+        width=model.embed_dim,
+        implementation=config.precision.cross_entropy,
     )
     return f"attention {', '.join(sorted(attentions))}; linear + cross-entropy {head}"
