@@ -34,6 +34,8 @@ EXTRAS = {
     "beam": ["apache-beam>=2.77"],
     "wandb": ["wandb"],
     "quantization": ["qwix>=0.1.8"],
+    "remote": ["httpx>=0.28"],
+    "serve": ["fastapi>=0.120", "uvicorn>=0.38", "prometheus-client>=0.23"],
     "dev": [
         "pytest>=9",
         "pytest-xdist>=3.8",
@@ -43,6 +45,11 @@ EXTRAS = {
         "datasets>=5",
         "apache-beam>=2.77",
         "qwix>=0.1.8",
+        "httpx>=0.28",
+        "fastapi>=0.120",
+        "uvicorn>=0.38",
+        "prometheus-client>=0.23",
+        "openai>=2",
     ],
 }
 
