@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aya_jax.config.registry import Problem, configurable
+from aya_jax.models.config import PrecisionConfig
+from aya_jax.parallel.config import MeshConfig
 
 
 @configurable
@@ -106,3 +108,28 @@ class EngineConfig:
             yield Problem("max_length", "at least 2 tokens, or None for the model's longest sequence")
         if self.cache_dtype not in (None, "float32", "bfloat16"):
             yield Problem("cache_dtype", "'float32', 'bfloat16' or None")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class LocalModelConfig:
+    """A model on this machine, and how it is run.
+
+    Attributes:
+      model_dir: a run directory, one of its checkpoints, or a Hugging Face directory; bind MODEL_DIR.
+      engine: the shape of the decode engine.
+      precision: number formats; None: bfloat16 on GPUs and TPUs, float32 on CPU.
+      mesh: the shape of the device mesh; by default the matrices are divided over all devices.
+      compilation_cache: directory in which compiled programs are kept between runs; None keeps none.
+    """
+
+    model_dir: str
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    precision: PrecisionConfig | None = None
+    mesh: MeshConfig = field(default_factory=lambda: MeshConfig(fsdp=1, tensor=-1))
+    compilation_cache: str | None = "~/.cache/aya_jax/compiled"
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a problem for an empty name."""
+        if not self.model_dir:
+            yield Problem("model_dir", "a model: add --gin.MODEL_DIR=...")
