@@ -7,7 +7,7 @@ whatever dtype they are held in and are cast to the activations' dtype where the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -61,6 +61,21 @@ class LayerKind:
 
     window: int | None
     rope: bool
+
+
+Attend = Callable[[LayerKind, jax.Array, jax.Array, jax.Array], jax.Array]
+"""Rotated queries [B, S, H, hd], keys and values [B, S, KV, hd] of a layer -> [B, S, H, hd]: over the sequence itself in
+training, over a cache in decoding."""
+
+
+def attend_within(precision: PrecisionConfig, rules: LogicalAxes, segment_ids: jax.Array | None) -> Attend:
+    """Attention of a row's tokens to those of the row: causal, within documents and the layer's window."""
+
+    def attend(kind: LayerKind, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        mask = {"segment_ids": segment_ids, "causal": True, "window": kind.window}
+        return sharded_attention(query, key, value, rules=rules, **mask, implementation=precision.attention)
+
+    return attend
 
 
 def layer_kinds(config: TransformerConfig) -> tuple[LayerKind, ...]:
@@ -131,7 +146,7 @@ def self_attention(
     params: Params,
     inputs: jax.Array,
     angles: Rotation,
-    segment_ids: jax.Array | None,
+    attend: Attend,
 ) -> jax.Array:
     """Grouped-query attention of normed inputs [B, S, D] -> [B, S, D].
 
@@ -149,9 +164,7 @@ def self_attention(
         key = norm(config, reorder(params["key_norm"]["scale"]), key)
     if kind.rope:
         query, key = rotate(query, angles), rotate(key, angles)
-    mask = {"segment_ids": segment_ids, "causal": True, "window": kind.window}
-    output = sharded_attention(query, key, value, rules=rules, **mask, implementation=precision.attention)
-    output = pin("attended", output, rules)
+    output = pin("attended", attend(kind, query, key, value), rules)
     return project(precision, "bshk,hkd->bsd", output, params["output"])
 
 
@@ -171,17 +184,17 @@ def block(
     params: Params,
     inputs: jax.Array,
     angles: Rotation,
-    segment_ids: jax.Array | None,
+    attend: Attend,
 ) -> jax.Array:
     """One layer: [B, S, D] -> [B, S, D]."""
     inputs = checkpoint_name(inputs, LAYER_INPUT)
     if config.block == "parallel":
         normed = norm(config, params["norm"]["scale"], inputs)
-        attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, segment_ids)
+        attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, attend)
         outputs = inputs + attended + swiglu(precision, rules, params["mlp"], normed)
     else:
         normed = norm(config, params["attention_norm"]["scale"], inputs)
-        attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, segment_ids)
+        attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, attend)
         middle = inputs + attended
         normed = norm(config, params["mlp_norm"]["scale"], middle)
         outputs = middle + swiglu(precision, rules, params["mlp"], normed)

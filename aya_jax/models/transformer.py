@@ -130,12 +130,14 @@ class Transformer:
         kinds = layers.layer_kinds(self.config)
         groups = self.config.num_layers // len(kinds)
 
+        def layer(kind, params, x, angles, segment_ids):
+            attend = layers.attend_within(self.precision, self.rules, segment_ids)
+            return layers.block(self.config, self.precision, self.rules, kind, params, x, angles, attend)
+
         def group(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
             for index, kind in enumerate(kinds):
-                layer = jax.tree.map(lambda stacked, index=index: stacked[index], params)
-                x = self._remat(functools.partial(layers.block, self.config, self.precision, self.rules, kind))(
-                    layer, x, angles, segment_ids
-                )
+                of_layer = jax.tree.map(lambda stacked, index=index: stacked[index], params)
+                x = self._remat(functools.partial(layer, kind))(of_layer, x, angles, segment_ids)
             return x, None
 
         params = jax.tree.map(lambda stacked: stacked.reshape(groups, len(kinds), *stacked.shape[1:]), params)
