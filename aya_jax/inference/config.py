@@ -84,9 +84,10 @@ class EngineConfig:
     Attributes:
       slots: samples that are worked on at the same time.
       max_length: the longest prompt and output together, in tokens; None: the model's longest sequence.
-      prefill_chunk: prompt tokens of one sequence that are read at a time; between two chunks the others go on.
+      prefill_chunk: prompt tokens of one sequence that are read at a time.
       prefill_rows: prompts that are read at the same time.
-      decode_steps: tokens that each sample gets between two looks at the queue.
+      prefill_chunks: chunks that are read, where prompts wait, between two blocks of decoding.
+      decode_steps: tokens that each sample gets in a block.
       cache_dtype: of keys and values; None: the model's compute format.
     """
 
@@ -94,12 +95,13 @@ class EngineConfig:
     max_length: int | None = None
     prefill_chunk: int = 128
     prefill_rows: int = 1
+    prefill_chunks: int = 16
     decode_steps: int = 8
     cache_dtype: str | None = None
 
     def validate(self) -> Iterator[Problem]:
         """Yields a problem for every size below 1, and an unknown format."""
-        for name in ("slots", "prefill_chunk", "prefill_rows", "decode_steps"):
+        for name in ("slots", "prefill_chunk", "prefill_rows", "prefill_chunks", "decode_steps"):
             if getattr(self, name) < 1:
                 yield Problem(name, "a positive number")
         if self.prefill_rows > self.slots:

@@ -67,7 +67,7 @@ def sharded_attention(
 
     def local(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array | None = None) -> jax.Array:
         if as_tuple(rules.heads) != as_tuple(rules.kv_heads):
-            key, value = (_used_heads(array, query.shape[2], groups, mesh, rules) for array in (key, value))
+            key, value = (used_heads(array, query.shape[2], groups, mesh, rules) for array in (key, value))
         if sequence_parts(rules) == 1:
             return attention(query, key, value, segment_ids=segments, causal=causal, window=window, **options)
         key, value, segments = (_gather(array, rules) for array in (key, value, segments))
@@ -138,8 +138,19 @@ def _gather(array: jax.Array | None, rules: LogicalAxes) -> jax.Array | None:
 # Heads and sizes -----------------------------------------------------------------------------------------------------
 
 
-def _used_heads(array: jax.Array, query_heads: int, groups: int, mesh: AbstractMesh, rules: LogicalAxes) -> jax.Array:
-    """Of all key heads [B, S, KV, hd], those that this device's query heads use."""
+def used_heads(
+    array: jax.Array, query_heads: int, groups: int, mesh: AbstractMesh, rules: LogicalAxes, dim: int = 2
+) -> jax.Array:
+    """Of all key heads, those that this device's query heads use.
+
+    Args:
+      array: keys or values with all heads: [B, S, KV, hd], or another layout that has them in `dim`.
+      query_heads: that this device has.
+      groups: query heads to a key head.
+      mesh: in context.
+      rules: which mesh axes split the query heads.
+      dim: of the heads.
+    """
     count = max(1, query_heads // groups)
     if query_heads % groups and groups % query_heads:
         raise UserError(
@@ -147,7 +158,7 @@ def _used_heads(array: jax.Array, query_heads: int, groups: int, mesh: AbstractM
             "MeshConfig.tensor that divides the key heads, or is a multiple of them"
         )
     start = jax.lax.axis_index(as_tuple(rules.heads)) * query_heads // groups
-    return jax.lax.dynamic_slice_in_dim(array, start, count, axis=2)
+    return jax.lax.dynamic_slice_in_dim(array, start, count, axis=dim)
 
 
 def _size(mesh: AbstractMesh, axes: str | tuple[str, ...] | None) -> int:

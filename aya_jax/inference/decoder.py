@@ -1,0 +1,166 @@
+"""The model over a cache: the same layers as in training, with attention to what was kept of the tokens before.
+
+Parameters are laid out for it once (`lay_out`): layers apart instead of stacked, since a program that takes one layer's part
+of a stacked array for each token copies it, and rotation in halves, so that no weight is reordered for each token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from aya_jax.config import UserError
+from aya_jax.kernels.attention.cached import CACHE_DIMS, TILE, cached_attention
+from aya_jax.kernels.embedding import lookup
+from aya_jax.models import layers
+from aya_jax.models.config import TransformerConfig
+from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.config import LogicalAxes
+from aya_jax.parallel.sharding import named_shardings, partition_spec
+
+Cache = tuple[tuple[jax.Array, jax.Array], ...]
+"""Keys and values [B, KV, W, hd] of each layer; W is the layer's own."""
+
+
+class Tokens(NamedTuple):
+    """Tokens that go through the model together.
+
+    Attributes:
+      ids: int32 [R, Q].
+      positions: int32 [R, Q], ascending by one along a row.
+      valid: bool [R, Q]; the rest is padding behind the tokens.
+      rows: int32 [R], the cache's sequences that they belong to, as in `cached_attention`; None: all, in order.
+    """
+
+    ids: jax.Array
+    positions: jax.Array
+    valid: jax.Array
+    rows: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A model as the engine runs it: a value, to be closed over by jitted functions.
+
+    Attributes:
+      config: the model's, with rotation in halves.
+      model: the model in training's layout.
+      rules: which mesh axes split which dims; a token's position is never split.
+    """
+
+    config: TransformerConfig
+    model: Transformer
+    rules: LogicalAxes
+
+    @classmethod
+    def of(cls, model: Transformer) -> Decoder:
+        """The decoder of a model.
+
+        Raises:
+          UserError: the model's mesh splits sequences.
+        """
+        mesh = jax.sharding.get_abstract_mesh()
+        if not mesh.empty and mesh.shape["context"] > 1:
+            raise UserError("MeshConfig.context: generation does not split sequences; bind MeshConfig.tensor instead")
+        rules = dataclasses.replace(model.rules, sequence=None, residual=None)
+        return cls(dataclasses.replace(model.config, rope_layout="half"), model, rules)
+
+    @property
+    def kinds(self) -> tuple[layers.LayerKind, ...]:
+        """Of every layer."""
+        period = layers.layer_kinds(self.config)
+        return period * (self.config.num_layers // len(period))
+
+    def lay_out(self, params: Any) -> Any:
+        """Parameters as `forward` takes them, in the compute format; under the mesh in context."""
+        return jax.jit(self._lay_out, out_shardings=self._shardings(self._lay_out, params))(params)
+
+    def _lay_out(self, params: Any) -> Any:
+        params = jax.tree.map(lambda array: array.astype(self.model.precision.compute), params)
+        stacked = params.pop("layers")
+        return {**params, "layers": tuple(self._layer(stacked, index) for index in range(self.config.num_layers))}
+
+    def _layer(self, stacked: Any, index: int) -> Any:
+        layer = jax.tree.map(lambda array: array[index], stacked)
+        if self.model.config.rope_layout == "interleaved" and self.kinds[index].rope:
+            attention = dict(layer["attention"])
+            for name in ("query", "key"):
+                attention[name] = layers.pairs_to_halves(attention[name])
+                if self.config.qk_norm:
+                    attention[f"{name}_norm"] = {"scale": layers.pairs_to_halves(attention[f"{name}_norm"]["scale"])}
+            layer = {**layer, "attention": attention}
+        return layer
+
+    def _shardings(self, function: Any, params: Any) -> Any:
+        """Of `lay_out`'s result; None without a mesh."""
+        mesh = jax.sharding.get_mesh()
+        if mesh.empty:
+            return None
+        logical = self.model.logical_axes()
+        of_layer = jax.tree.map(lambda names: names[1:], logical.pop("layers"), is_leaf=lambda node: isinstance(node, tuple))
+        logical["layers"] = (of_layer,) * self.config.num_layers
+        return named_shardings(mesh, self.rules, logical, jax.eval_shape(function, params))
+
+    def cache_size(self, kind: layers.LayerKind, length: int, chunk: int) -> int:
+        """Places of a layer's cache: for sequences of `length`, or where that is less, for its window and a chunk."""
+        needed = length if kind.window is None else min(length, kind.window - 1 + chunk)
+        return -(-needed // TILE) * TILE
+
+    def empty_cache(self, rows: int, length: int, chunk: int, dtype: str) -> Cache:
+        """A cache for `rows` sequences of at most `length` tokens that come at most `chunk` at a time."""
+        c = self.config
+
+        def make() -> Cache:
+            sizes = [self.cache_size(kind, length, chunk) for kind in self.kinds]
+            return tuple(
+                tuple(jnp.zeros((rows, c.num_kv_heads, size, c.head_dim), dtype) for _ in range(2)) for size in sizes
+            )
+
+        mesh = jax.sharding.get_mesh()
+        sharding = None if mesh.empty else NamedSharding(mesh, partition_spec(self.rules, CACHE_DIMS))
+        return jax.jit(make, out_shardings=sharding)()
+
+    def forward(self, params: Any, cache: Cache, tokens: Tokens, tiles: int | None = None) -> tuple[jax.Array, Cache]:
+        """The final norm's output [R, Q, D] for tokens that come after those in the cache, and the cache with them.
+
+        Args:
+          params: from `lay_out`.
+          cache: of which the places of earlier positions are read, and those of the tokens' own written.
+          tokens: what comes next.
+          tiles: as in `cached.read`.
+        """
+        compute = jnp.dtype(self.model.precision.compute)
+        with jax.named_scope("embedding"):
+            x = lookup(params["embedding"]["table"], tokens.ids, rules=self.rules, dtype=compute)
+        angles = layers.rotation(self.config, tokens.positions)
+        new: list[tuple[jax.Array, jax.Array]] = []
+
+        def attend(kind: layers.LayerKind, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+            output, written = cached_attention(
+                query,
+                key,
+                value,
+                cache[len(new)],
+                rows=tokens.rows,
+                positions=tokens.positions,
+                valid=tokens.valid,
+                rules=self.rules,
+                window=kind.window,
+                tiles=tiles,
+            )
+            new.append(written)
+            return output
+
+        for kind, layer in zip(self.kinds, params["layers"], strict=True):
+            x = layers.block(self.config, self.model.precision, self.rules, kind, layer, x, angles, attend)
+        return layers.norm(self.config, params["final_norm"]["scale"], x), tuple(new)
+
+    def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
+        """float32 [..., V] from the final norm's output [..., D]."""
+        table = params["embedding" if self.config.tie_embeddings else "head"]["table"]
+        logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        return self.config.logit_scale * logits
