@@ -7,6 +7,7 @@ of a stacked array for each token copies it, and rotation in halves, so that no 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -75,35 +76,44 @@ class Decoder:
         period = layers.layer_kinds(self.config)
         return period * (self.config.num_layers // len(period))
 
-    def lay_out(self, params: Any) -> Any:
-        """Parameters as `forward` takes them, in the compute format; under the mesh in context."""
-        return jax.jit(self._lay_out, out_shardings=self._shardings(self._lay_out, params))(params)
+    def lay_out(self, params: Any, *, consume: bool = False) -> Any:
+        """Parameters as `forward` takes them, in the compute format; under the mesh in context.
 
-    def _lay_out(self, params: Any) -> Any:
-        params = jax.tree.map(lambda array: array.astype(self.model.precision.compute), params)
-        stacked = params.pop("layers")
-        return {**params, "layers": tuple(self._layer(stacked, index) for index in range(self.config.num_layers))}
+        Args:
+          params: in training's layout.
+          consume: free each stacked array as soon as its layers are laid out, so that no more than one is held twice.
+        """
+        rest = {name: part for name, part in params.items() if name != "layers"}
+        stacked, structure = jax.tree_util.tree_flatten_with_path(params["layers"])
+        logical = self.model.logical_axes()["layers"]
+        names = jax.tree.leaves(logical, is_leaf=lambda node: isinstance(node, tuple))
+        columns = []
+        for (path, array), dims in zip(stacked, names, strict=True):
+            of_layer = self._sharding(jax.tree_util.keystr(path, simple=True, separator="/"), dims[1:], array.shape[1:])
+            columns.append(jax.jit(functools.partial(self._unstack, path), out_shardings=of_layer)(array))
+            if consume:
+                jax.block_until_ready(columns[-1])
+                array.delete()
+        layers_ = tuple(jax.tree.unflatten(structure, layer) for layer in zip(*columns, strict=True))
+        compute = self.model.precision.compute
+        return {**jax.tree.map(lambda array: array.astype(compute), rest), "layers": layers_}
 
-    def _layer(self, stacked: Any, index: int) -> Any:
-        layer = jax.tree.map(lambda array: array[index], stacked)
-        if self.model.config.rope_layout == "interleaved" and self.kinds[index].rope:
-            attention = dict(layer["attention"])
-            for name in ("query", "key"):
-                attention[name] = layers.pairs_to_halves(attention[name])
-                if self.config.qk_norm:
-                    attention[f"{name}_norm"] = {"scale": layers.pairs_to_halves(attention[f"{name}_norm"]["scale"])}
-            layer = {**layer, "attention": attention}
-        return layer
+    def _unstack(self, path: tuple, stacked: jax.Array) -> tuple[jax.Array, ...]:
+        """A parameter [L, ...] as one for each layer, queries and keys in halves where they are rotated in pairs."""
+        name = path[1].key if path[0].key == "attention" else ""
+        turned = self.model.config.rope_layout == "interleaved" and name in ("query", "key", "query_norm", "key_norm")
+        stacked = stacked.astype(self.model.precision.compute)
+        return tuple(
+            layers.pairs_to_halves(stacked[index]) if turned and kind.rope else stacked[index]
+            for index, kind in enumerate(self.kinds)
+        )
 
-    def _shardings(self, function: Any, params: Any) -> Any:
-        """Of `lay_out`'s result; None without a mesh."""
+    def _sharding(self, name: str, dims: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding | None:
         mesh = jax.sharding.get_mesh()
         if mesh.empty:
             return None
-        logical = self.model.logical_axes()
-        of_layer = jax.tree.map(lambda names: names[1:], logical.pop("layers"), is_leaf=lambda node: isinstance(node, tuple))
-        logical["layers"] = (of_layer,) * self.config.num_layers
-        return named_shardings(mesh, self.rules, logical, jax.eval_shape(function, params))
+        shapes = {name: jax.ShapeDtypeStruct(shape, self.model.precision.compute)}
+        return named_shardings(mesh, self.rules, {name: dims}, shapes)[name]
 
     def cache_size(self, kind: layers.LayerKind, length: int, chunk: int) -> int:
         """Places of a layer's cache: for sequences of `length`, or where that is less, for its window and a chunk."""

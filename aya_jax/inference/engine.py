@@ -115,13 +115,14 @@ class Sample:
 class Engine:
     """Slots on the devices of a mesh; all methods are called under `jax.set_mesh(mesh)`."""
 
-    def __init__(self, model: Transformer, params: Any, config: EngineConfig):
+    def __init__(self, model: Transformer, params: Any, config: EngineConfig, *, consume: bool = False):
         """Lays the parameters out and makes the cache.
 
         Args:
           model: the model.
           params: its parameters, as training has them.
           config: the engine's shape.
+          consume: free `params` on the way.
 
         Raises:
           UserError: the slots do not divide over the mesh, or the mesh splits sequences.
@@ -144,7 +145,7 @@ class Engine:
         ]
         self._slots, self._parts = SlotTable(config.slots, parts, self._chunks[0], rings), parts
         self._programs = Programs(self._decoder, config.slots, config.decode_steps)
-        self._params = self._decoder.lay_out(params)
+        self._params = self._decoder.lay_out(params, consume=consume)
         self._state = self._programs.empty_state(
             self.max_length, self._chunks[0], config.cache_dtype or model.precision.compute
         )
@@ -160,21 +161,25 @@ class Engine:
         Raises:
           UserError: the prompt is empty or too long, has ids out of range, or there are too many stop tokens.
         """
+        self.check(request)
+        sample = Sample(request, listener, min(request.sampling.max_tokens, self.max_length - len(request.prompt)))
+        self._waiting.append(sample)
+        return sample
+
+    def check(self, request: TokenRequest) -> None:
+        """Raises what `submit` would; safe to call from any thread."""
         size, vocabulary = len(request.prompt), self._decoder.config.vocab_size
         if not size:
             raise UserError("the prompt is empty: at least one token is needed")
         if size >= self.max_length:
             raise UserError(
-                f"the prompt is {size} tokens long, and the engine takes {self.max_length} with its output; shorten it, or raise "
-                "EngineConfig.max_length where the model allows it"
+                f"the prompt is {size} tokens long, and the engine takes {self.max_length} with its output; shorten it, or "
+                "raise EngineConfig.max_length where the model allows it"
             )
         if not all(0 <= token < vocabulary for token in request.prompt):
             raise UserError(f"the prompt has token ids outside the model's vocabulary of {vocabulary}")
         if len(request.stop_ids) > MAX_STOP_IDS:
             raise UserError(f"{len(request.stop_ids)} stop tokens, and at most {MAX_STOP_IDS} are possible")
-        sample = Sample(request, listener, min(request.sampling.max_tokens, self.max_length - size))
-        self._waiting.append(sample)
-        return sample
 
     def cancel(self, sample: Sample) -> None:
         """Ends a sample without telling its listener; its slot is free."""
@@ -254,7 +259,9 @@ class Engine:
         for row, sample in placed.items():
             count = int(chunk.count[row])
             if scored:
-                sample.scores += _prompt_scores(jax.tree.map(lambda a, row=row: np.asarray(a[row]), scores), sample, count)
+                sample.scores += _prompt_scores(
+                    jax.tree.map(lambda a, row=row: np.asarray(a[row]), scores), sample, count
+                )
             sample.read += count
             sample.slot.prompt = sample.prompt[: sample.read]
             sample.slot.written = max(sample.slot.written, sample.read)

@@ -129,7 +129,9 @@ class Programs:
         hidden, cache = self._decoder.forward(
             params, state.cache, Tokens(chunk.ids, positions, valid, chunk.rows), tiles
         )
-        scores = self._scores(self._decoder.logits(params, hidden), chunk.next_ids, MAX_TOP_LOG_PROBS) if scored else None
+        scores = (
+            self._scores(self._decoder.logits(params, hidden), chunk.next_ids, MAX_TOP_LOG_PROBS) if scored else None
+        )
         last = jnp.take_along_axis(hidden, jnp.maximum(chunk.count - 1, 0)[:, None, None], axis=1)[:, 0]
         slots = jnp.where(chunk.count > 0, self._numbers(chunk.rows), self._slots)  # out of bounds: dropped
         logits = state.logits.at[slots].set(self._decoder.logits(params, last), mode="drop")
@@ -161,9 +163,7 @@ class Programs:
           top: how many of the likeliest tokens to report.
         """
         shape = (self._steps, self._slots)
-        scores = Scores(
-            jnp.zeros(shape), jnp.zeros((*shape, top), jnp.int32), jnp.zeros((*shape, top))
-        )
+        scores = Scores(jnp.zeros(shape), jnp.zeros((*shape, top), jnp.int32), jnp.zeros((*shape, top)))
         given = Decoded(jnp.zeros(shape, jnp.int32), scores, jnp.zeros(shape, bool))
 
         def goes_on(carry: tuple) -> jax.Array:

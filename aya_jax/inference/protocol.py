@@ -110,12 +110,15 @@ class Delta:
       text: new text; never half a character, nor what may be the beginning of a stop string.
       tokens: the tokens that came since the last delta.
       finish_reason: with the last delta of the sample.
+      prompt: the prompt's tokens, where `sampling.prompt_log_probs` asks for them: once, before all else, in a delta of
+        sample 0 that holds nothing else.
     """
 
     index: int
-    text: str
+    text: str = ""
     tokens: tuple[Token, ...] = ()
     finish_reason: FinishReason | None = None
+    prompt: tuple[Token, ...] = ()
 
 
 class Job(Protocol):

@@ -48,7 +48,9 @@ def sample(logits: jax.Array, seen: jax.Array, options: Options, index: jax.Arra
     Returns:
       int32 [B].
     """
-    logits = jax.lax.cond(jnp.any(options.repetition_penalty != 1), _penalise, lambda *given: given[0], logits, seen, options)
+    logits = jax.lax.cond(
+        jnp.any(options.repetition_penalty != 1), _penalise, lambda *given: given[0], logits, seen, options
+    )
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     drawn = jax.lax.cond(jnp.any(options.temperature > 0), _draw, lambda *_: likeliest, logits, options, index)
     return jnp.where(options.temperature > 0, drawn, likeliest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from aya_jax.config import Resolved, RunDirectory, UserError
 from aya_jax.data.batches import BatchLoader
 from aya_jax.models.transformer import Transformer
 from aya_jax.objectives.next_token import next_token
+from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.device_map import show_device_map
 from aya_jax.parallel.distributed import check_shared
 from aya_jax.parallel.mesh import make_mesh
@@ -187,13 +187,6 @@ def check_vocabulary(config: TrainConfig, loader: BatchLoader) -> None:
             f"{config.data.store_dir}: its tokenizer has {loader.vocabulary.size} tokens and the model "
             f"{config.model.vocab_size} rows; bind TransformerConfig.vocab_size = {loader.vocabulary.size} or more."
         )
-
-
-def use_compilation_cache(folder: str | None) -> None:
-    """Keeps compiled programs between runs, small ones too: a resumed run starts without compiling."""
-    if folder is not None:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def report_end(console: Console, config: TrainConfig, step: int, stop: StopRequest) -> None:

@@ -100,7 +100,7 @@ def measure_start_up(arguments: argparse.Namespace) -> None:
 
 def take_first_step(arguments: argparse.Namespace) -> None:
     """Compiles and takes one step, as a run that starts."""
-    from aya_jax.training.train import use_compilation_cache
+    from aya_jax.parallel.compilation import use_compilation_cache
 
     use_compilation_cache(arguments.cache)
     build(arguments.model, "fsdp").take()
