@@ -15,16 +15,16 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from aya_jax.config import UserError
-from aya_jax.kernels.attention.cached import CACHE_DIMS, TILE, cached_attention
+from aya_jax.kernels.attention.cached import KEY_DIMS, VALUE_DIMS, cache_size, cached_attention
 from aya_jax.kernels.embedding import lookup
 from aya_jax.models import layers
 from aya_jax.models.config import TransformerConfig
 from aya_jax.models.transformer import Transformer
-from aya_jax.parallel.config import LogicalAxes
+from aya_jax.parallel.config import LogicalAxes, as_tuple
 from aya_jax.parallel.sharding import named_shardings, partition_spec
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
-"""Keys and values [B, KV, W, hd] of each layer; W is the layer's own."""
+"""Keys [B, KV, hd, W] and values [B, KV, W, hd] of each layer; W is the layer's own."""
 
 
 class Tokens(NamedTuple):
@@ -94,9 +94,17 @@ class Decoder:
             if consume:
                 jax.block_until_ready(columns[-1])
                 array.delete()
-        layers_ = tuple(jax.tree.unflatten(structure, layer) for layer in zip(*columns, strict=True))
+        apart = [jax.tree.unflatten(structure, layer) for layer in zip(*columns, strict=True)]
         compute = self.model.precision.compute
-        return {**jax.tree.map(lambda array: array.astype(compute), rest), "layers": layers_}
+        rest = jax.tree.map(lambda array: array.astype(compute), rest)
+        return {**rest, "layers": tuple(map(self._fused, apart))}
+
+    def _fused(self, layer: Any) -> Any:
+        """A layer with fewer products; as it is where key heads and query heads are divided differently."""
+        if as_tuple(self.rules.heads) != as_tuple(self.rules.kv_heads):
+            return layer
+        attention, mlp = jax.jit(layers.fuse)(layer["attention"], layer["mlp"])
+        return {**layer, "attention": attention, "mlp": mlp}
 
     def _unstack(self, path: tuple, stacked: jax.Array) -> tuple[jax.Array, ...]:
         """A parameter [L, ...] as one for each layer, queries and keys in halves where they are rotated in pairs."""
@@ -118,30 +126,32 @@ class Decoder:
     def cache_size(self, kind: layers.LayerKind, length: int, chunk: int) -> int:
         """Places of a layer's cache: for sequences of `length`, or where that is less, for its window and a chunk."""
         needed = length if kind.window is None else min(length, kind.window - 1 + chunk)
-        return -(-needed // TILE) * TILE
+        return cache_size(needed)
 
     def empty_cache(self, rows: int, length: int, chunk: int, dtype: str) -> Cache:
         """A cache for `rows` sequences of at most `length` tokens that come at most `chunk` at a time."""
-        c = self.config
+        c, mesh = self.config, jax.sharding.get_mesh()
 
         def make() -> Cache:
             sizes = [self.cache_size(kind, length, chunk) for kind in self.kinds]
-            return tuple(
-                tuple(jnp.zeros((rows, c.num_kv_heads, size, c.head_dim), dtype) for _ in range(2)) for size in sizes
-            )
+            keys = [jnp.zeros((rows, c.num_kv_heads, c.head_dim, size), dtype) for size in sizes]
+            values = [jnp.zeros((rows, c.num_kv_heads, size, c.head_dim), dtype) for size in sizes]
+            return tuple(zip(keys, values, strict=True))
 
-        mesh = jax.sharding.get_mesh()
-        sharding = None if mesh.empty else NamedSharding(mesh, partition_spec(self.rules, CACHE_DIMS))
-        return jax.jit(make, out_shardings=sharding)()
+        shardings = None
+        if not mesh.empty:
+            pair = tuple(NamedSharding(mesh, partition_spec(self.rules, dims)) for dims in (KEY_DIMS, VALUE_DIMS))
+            shardings = (pair,) * c.num_layers
+        return jax.jit(make, out_shardings=shardings)()
 
-    def forward(self, params: Any, cache: Cache, tokens: Tokens, tiles: int | None = None) -> tuple[jax.Array, Cache]:
+    def forward(self, params: Any, cache: Cache, tokens: Tokens, span: int | None = None) -> tuple[jax.Array, Cache]:
         """The final norm's output [R, Q, D] for tokens that come after those in the cache, and the cache with them.
 
         Args:
           params: from `lay_out`.
           cache: of which the places of earlier positions are read, and those of the tokens' own written.
           tokens: what comes next.
-          tiles: as in `cached.read`.
+          span: as in `cached.read`.
         """
         compute = jnp.dtype(self.model.precision.compute)
         with jax.named_scope("embedding"):
@@ -160,7 +170,7 @@ class Decoder:
                 valid=tokens.valid,
                 rules=self.rules,
                 window=kind.window,
-                tiles=tiles,
+                span=span,
             )
             new.append(written)
             return output

@@ -254,8 +254,8 @@ class Engine:
                 rows.append(sample)
         placed = {part * self._rows + row: sample for part, row_ in chosen.items() for row, sample in enumerate(row_)}
         chunk = self._chunk(placed, size)
-        tiles = self._tiles(max(sample.read for sample in placed.values()) + size)
-        self._state, scores = self._programs.prefill(self._params, self._state, chunk, tiles=tiles, scored=scored)
+        span = self._span(max(sample.read for sample in placed.values()) + size)
+        self._state, scores = self._programs.prefill(self._params, self._state, chunk, span=span, scored=scored)
         for row, sample in placed.items():
             count = int(chunk.count[row])
             if scored:
@@ -306,7 +306,7 @@ class Engine:
             self._state,
             self._standing(decoding),
             bool(self._waiting),
-            tiles=self._tiles(longest + self.config.decode_steps),
+            span=self._span(longest + self.config.decode_steps),
             top=top,
         )
         decoded = jax.tree.map(np.asarray, decoded)
@@ -356,14 +356,11 @@ class Engine:
             self._reading.remove(sample)
         self._slots.release(sample.slot)
 
-    def _tiles(self, length: int) -> int | None:
-        """Tiles of the cache to read. A CPU finds out as it goes; elsewhere a loop of known length, from a few programs."""
+    def _span(self, length: int) -> int | None:
+        """Places of the cache to read. A CPU finds out as it goes; elsewhere one of a few lengths, each a program."""
         if platform() == "cpu":
             return None
-        tiles = 1
-        while tiles * TILE < length:
-            tiles *= 2
-        return tiles
+        return min(max(TILE, 1 << (length - 1).bit_length()), self.max_length)
 
     def _count(self, **more: int) -> None:
         self._stats = dataclasses.replace(

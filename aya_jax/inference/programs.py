@@ -6,7 +6,6 @@ how many others there are.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from jax.sharding import PartitionSpec
 from aya_jax.inference.config import MAX_TOP_LOG_PROBS
 from aya_jax.inference.decoder import Cache, Decoder, Tokens
 from aya_jax.inference.sampler import Options, log_probs, sample, top_log_probs
-from aya_jax.kernels.attention.cached import CACHE_DIMS
+from aya_jax.kernels.attention.cached import KEY_DIMS, VALUE_DIMS
 from aya_jax.parallel.config import as_tuple
 from aya_jax.parallel.sharding import constrain, partition_spec
 
@@ -102,8 +101,8 @@ class Programs:
 
     def __init__(self, decoder: Decoder, slots: int, decode_steps: int):
         self._decoder, self._slots, self._steps = decoder, slots, decode_steps
-        self.prefill = jax.jit(self._prefill, donate_argnums=1, static_argnames=("tiles", "scored"))
-        self.decode = jax.jit(self._decode, donate_argnums=1, static_argnames=("tiles", "top"))
+        self.prefill = jax.jit(self._prefill, donate_argnums=1, static_argnames=("span", "scored"))
+        self.decode = jax.jit(self._decode, donate_argnums=1, static_argnames=("span", "top"))
         self.copy = jax.jit(self._copy, donate_argnums=0)
         self.mark_seen = jax.jit(self._mark_seen, donate_argnums=0)
 
@@ -121,13 +120,13 @@ class Programs:
         return constrain(array, self._decoder.rules, _LOGITS_DIMS)
 
     def _prefill(
-        self, params: Any, state: State, chunk: Chunk, tiles: int | None, scored: bool
+        self, params: Any, state: State, chunk: Chunk, span: int | None, scored: bool
     ) -> tuple[State, Scores | None]:
         """Reads parts of prompts; with `scored`, also scores `next_ids` [R, Q]."""
         offsets = jnp.arange(chunk.ids.shape[1], dtype=jnp.int32)
         positions, valid = chunk.start[:, None] + offsets, offsets < chunk.count[:, None]
         hidden, cache = self._decoder.forward(
-            params, state.cache, Tokens(chunk.ids, positions, valid, chunk.rows), tiles
+            params, state.cache, Tokens(chunk.ids, positions, valid, chunk.rows), span
         )
         scores = (
             self._scores(self._decoder.logits(params, hidden), chunk.next_ids, MAX_TOP_LOG_PROBS) if scored else None
@@ -149,7 +148,7 @@ class Programs:
         state: State,
         slots: Slots,
         leave_early: jax.Array,
-        tiles: int | None,
+        span: int | None,
         top: int,
     ) -> tuple[State, Decoded]:
         """Up to `decode_steps` tokens for each active slot.
@@ -159,7 +158,7 @@ class Programs:
           state: of the slots.
           slots: where they stand.
           leave_early: bool, return as soon as a slot has finished: a request waits for it.
-          tiles: as in `cached.read`.
+          span: as in `cached.read`.
           top: how many of the likeliest tokens to report.
         """
         shape = (self._steps, self._slots)
@@ -180,7 +179,7 @@ class Programs:
             ended = jnp.any(ids[:, None] == slots.stop_ids, axis=1) | (slots.remaining <= 1)
             active = slots.active & ~ended
             tokens = Tokens(ids[:, None], slots.lengths[:, None], active[:, None])
-            hidden, cache = self._decoder.forward(params, state.cache, tokens, tiles)
+            hidden, cache = self._decoder.forward(params, state.cache, tokens, span)
             logits = jnp.where(active[:, None], self._decoder.logits(params, hidden[:, 0]), state.logits)
             advance = slots.active.astype(jnp.int32)
             slots = slots._replace(
@@ -221,7 +220,7 @@ class Programs:
             spec: PartitionSpec = partition_spec(decoder.rules, dims)
             return jax.shard_map(local, in_specs=spec, out_specs=spec, check_vma=False)(array)
 
-        cache = jax.tree.map(functools.partial(over_mesh, dims=CACHE_DIMS), state.cache)
+        cache = tuple((over_mesh(keys, KEY_DIMS), over_mesh(values, VALUE_DIMS)) for keys, values in state.cache)
         return State(cache, over_mesh(state.logits, _LOGITS_DIMS), state.seen)
 
     def _mark_seen(self, state: State, slot: jax.Array, seen: jax.Array) -> State:

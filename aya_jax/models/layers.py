@@ -148,18 +148,11 @@ def self_attention(
     angles: Rotation,
     attend: Attend,
 ) -> jax.Array:
-    """Grouped-query attention of normed inputs [B, S, D] -> [B, S, D].
-
-    An interleaved model's query and key projections are reordered to the half-split layout here: scores do not change
-    when both are permuted alike, permuting [D, H, hd] weights is cheaper than [B, S, H, hd] activations, and the halves
-    are what vector units want. Stored parameters keep the published layout.
-    """
-    reorder = pairs_to_halves if config.rope_layout == "interleaved" and kind.rope else lambda array: array
-    query = project(precision, "bsd,dhk->bshk", inputs, reorder(params["query"]))
-    key = project(precision, "bsd,dhk->bshk", inputs, reorder(params["key"]))
-    value = project(precision, "bsd,dhk->bshk", inputs, params["value"])
+    """Grouped-query attention of normed inputs [B, S, D] -> [B, S, D]."""
+    query, key, value = project_heads(config, precision, kind, params, inputs)
     query, key, value = pin("query", query, rules), pin("key", key, rules), pin("value", value, rules)
     if config.qk_norm:
+        reorder = _reorder(config, kind)
         query = norm(config, reorder(params["query_norm"]["scale"]), query)
         key = norm(config, reorder(params["key_norm"]["scale"]), key)
     if kind.rope:
@@ -168,12 +161,57 @@ def self_attention(
     return project(precision, "bshk,hkd->bsd", output, params["output"])
 
 
+def project_heads(
+    config: TransformerConfig, precision: PrecisionConfig, kind: LayerKind, params: Params, inputs: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries [B, S, H, hd], keys and values [B, S, KV, hd] of normed inputs [B, S, D].
+
+    An interleaved model's query and key projections are reordered to the half-split layout here: scores do not change
+    when both are permuted alike, permuting [D, H, hd] weights is cheaper than [B, S, H, hd] activations, and the halves
+    are what vector units want. Stored parameters keep the published layout. `fuse` makes one product of the three.
+    """
+    if "heads" in params:
+        heads = project(precision, "bsd,dngk->bsngk", inputs, params["heads"])
+        query = heads[..., :-2, :].reshape(*inputs.shape[:2], -1, heads.shape[-1])
+        return query, heads[..., -2, :], heads[..., -1, :]
+    reorder = _reorder(config, kind)
+    query = project(precision, "bsd,dhk->bshk", inputs, reorder(params["query"]))
+    key = project(precision, "bsd,dhk->bshk", inputs, reorder(params["key"]))
+    return query, key, project(precision, "bsd,dhk->bshk", inputs, params["value"])
+
+
+def _reorder(config: TransformerConfig, kind: LayerKind) -> Callable[[jax.Array], jax.Array]:
+    return pairs_to_halves if config.rope_layout == "interleaved" and kind.rope else lambda array: array
+
+
 @jax.named_scope("mlp")
 def swiglu(precision: PrecisionConfig, rules: LogicalAxes, params: Params, inputs: jax.Array) -> jax.Array:
     """down(silu(gate(x)) * up(x)) of normed inputs [B, S, D] (Shazeer 2020, GLU Variants)."""
-    gate = pin("gate", project(precision, "bsd,dm->bsm", inputs, params["gate"]), rules)
-    up = pin("up", project(precision, "bsd,dm->bsm", inputs, params["up"]), rules)
+    if "gate_up" in params:
+        both = project(precision, "bsd,dcm->bscm", inputs, params["gate_up"])
+        gate, up = both[:, :, 0], both[:, :, 1]
+    else:
+        gate, up = (project(precision, "bsd,dm->bsm", inputs, params[name]) for name in ("gate", "up"))
+    gate, up = pin("gate", gate, rules), pin("up", up, rules)
     return project(precision, "bsm,md->bsd", jax.nn.silu(gate) * up, params["down"])
+
+
+def fuse(attention: Params, mlp: Params) -> tuple[Params, Params]:
+    """One layer's projections with fewer, larger products, for the few tokens of decoding.
+
+    Args:
+      attention: query [D, H, hd], key and value [D, KV, hd] become "heads" [D, KV, H / KV + 2, hd]: each key head's queries,
+        then the key and the value, so that a mesh divides them as before.
+      mlp: gate and up [D, F] become "gate_up" [D, 2, F].
+    """
+    width, kv_heads, head = attention["key"].shape
+    query = attention["query"].reshape(width, kv_heads, -1, head)
+    heads = jnp.concatenate([query, attention["key"][:, :, None], attention["value"][:, :, None]], axis=2)
+    kept = {name: part for name, part in attention.items() if name not in ("query", "key", "value")}
+    return (
+        {**kept, "heads": heads},
+        {"gate_up": jnp.stack([mlp["gate"], mlp["up"]], axis=1), "down": mlp["down"]},
+    )
 
 
 def block(
