@@ -32,7 +32,7 @@ def described(plan: PlanConfig, compiled: Compiled | None = None) -> dict[str, A
     """
     target, train = plan.machine(), plan.train
     devices = target.chips * train.mesh.slice
-    share, memory = shares(train, devices), estimate(train, devices)
+    share, memory = shares(train, devices, target.chip), estimate(train, devices, target.chip)
     found = compiled.collectives if compiled else None
     line = roofline(train, share, target, devices, found)
     return {
@@ -55,7 +55,8 @@ def estimated(plan: PlanConfig) -> dict[str, Any]:
     Raises:
       UserError: as `described`.
     """
-    memory = estimate(plan.train, plan.machine().chips * plan.train.mesh.slice)
+    target = plan.machine()
+    memory = estimate(plan.train, target.chips * plan.train.mesh.slice, target.chip)
     return {name: getattr(memory, name) for name in ("arguments", "temporaries", "peak")}
 
 

@@ -16,6 +16,7 @@ from aya_jax.models.config import PrecisionConfig, TransformerConfig
 from aya_jax.models.describe import activation_bytes_per_token
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MESH_AXES, LogicalAxes, MeshAxes
+from aya_jax.planning.targets import Chip
 from aya_jax.training.config import OptimizerConfig, TrainConfig
 from aya_jax.training.optimizer import make_optimizer
 from aya_jax.training.state import fresh_state
@@ -72,6 +73,7 @@ class Shares:
       tokens: tokens of them that lie on one device.
       tensor: parts of a layer's and the table's matrices that no device gathers (the axes that divide `mlp`).
       residual: parts of a row's tokens in what layers keep between them.
+      chip: what each device is; None: as this machine's.
     """
 
     mesh: Mapping[str, int]
@@ -79,10 +81,11 @@ class Shares:
     tokens: float
     tensor: int
     residual: int
+    chip: Chip | None = None
 
 
-def shares(config: TrainConfig, devices: int) -> Shares:
-    """How `config.mesh` divides the run over so many devices.
+def shares(config: TrainConfig, devices: int, chip: Chip | None = None) -> Shares:
+    """How `config.mesh` divides the run over so many devices, which are such chips.
 
     Raises:
       UserError: the axes do not multiply to the devices, or do not divide the batch or the sequence.
@@ -99,16 +102,16 @@ def shares(config: TrainConfig, devices: int) -> Shares:
     tokens = per_part * data.sequence_length / (rows * sequence)
     tensor = _parts(sizes, axes.mlp)
     residual = _parts(sizes, getattr(axes, "residual", axes.sequence)) // sequence
-    return Shares(sizes, per_part / rows, tokens, tensor, residual)
+    return Shares(sizes, per_part / rows, tokens, tensor, residual, chip)
 
 
-def estimate(config: TrainConfig, devices: int) -> Estimate:
-    """Memory of one of `devices` devices.
+def estimate(config: TrainConfig, devices: int, chip: Chip | None = None) -> Estimate:
+    """Memory of one of `devices` devices, which are such chips.
 
     Raises:
       UserError: as `shares`, or a parameter's dim does not divide over the mesh.
     """
-    share = shares(config, devices)
+    share = shares(config, devices, chip)
     parameters, moments = state_bytes(config, share.mesh)
     model, precision = config.model, config.precision
     width, param_width = jnp.dtype(precision.compute).itemsize, jnp.dtype(precision.params).itemsize
@@ -134,8 +137,13 @@ def estimate(config: TrainConfig, devices: int) -> Estimate:
 
 def loss_implementation(config: TrainConfig, share: Shares) -> str:
     """How the head and its loss are computed: as the run asks for it, else as the shapes decide."""
-    rows = math.ceil(config.model.vocab_size / share.tensor)
-    return config.precision.cross_entropy or cross_entropy.choose(tokens=math.ceil(share.tokens), vocab_size=rows)
+    return config.precision.cross_entropy or cross_entropy.choose(
+        tokens=math.ceil(share.tokens),
+        vocab_size=math.ceil(config.model.vocab_size / share.tensor),
+        width=config.model.embed_dim,
+        platform=share.chip and share.chip.platform,
+        device_kind=share.chip and f"{share.chip.platform.upper()} {share.chip.name}",
+    )
 
 
 def state_bytes(config: TrainConfig, mesh: Mapping[str, int]) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from aya_jax.models import flops, parameters
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.planning.ask import ask
 from aya_jax.planning.hlo import Collective
-from aya_jax.planning.memory import estimate, shares
+from aya_jax.planning.memory import estimate, loss_implementation, shares
 from aya_jax.planning.roofline import executed_flops_per_token, roofline
+from aya_jax.planning.targets import find
 from aya_jax.planning.worker import Job
 from tests.planning.plans import tiny
 
@@ -55,6 +56,17 @@ def test_what_makes_it_smaller():
     kept = [peak(precision=precision) for precision in remat]
     assert kept[0] > kept[1] > kept[2]
     assert peak(accumulation=4) == kept[0] / 4
+
+
+def test_the_loss_is_the_one_that_the_target_would_take(monkeypatch):
+    """Of 256k logits a token: tiles on GPUs and on TPU v4, whose chips have too little memory for the kernel."""
+    monkeypatch.setattr("aya_jax.kernels.cross_entropy.dispatch.DENSE_LOGITS", 0)
+    chosen = {
+        name: loss_implementation(train, shares(train, 8, find(name).chip))
+        for name in ("v5e-8", "v5p-16", "v4-16", "h200-8")
+        for train in [tiny("h200-8").train]
+    }
+    assert chosen == {"v5e-8": "pallas_tpu", "v5p-16": "pallas_tpu", "v4-16": "tiled", "h200-8": "tiled"}
 
 
 def test_logits_that_never_leave_the_chip():

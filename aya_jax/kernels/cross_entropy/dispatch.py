@@ -29,6 +29,7 @@ def choose(
     vocab_size: int,
     width: int | None = None,
     platform: str | None = None,
+    device_kind: str | None = None,
     implementation: str | None = None,
 ) -> str:
     """The name of the implementation for so many tokens and rows of the vocabulary per device.
@@ -38,6 +39,7 @@ def choose(
       vocab_size: rows of the token table, or of a device's part of it.
       width: of the hidden states; None: one that the kernels take.
       platform: "cpu", "gpu" or "tpu"; by default that of the mesh in context, else JAX's own.
+      device_kind: "TPU v5 lite" and so on, which says how much memory a kernel has; by default as `platform`.
       implementation: the one asked for; by default "dense" where the logits are few, else "pallas_tpu" on a TPU that has
         the memory for it, else "tiled".
 
@@ -48,10 +50,10 @@ def choose(
     if implementation is None:
         if tokens * vocab_size <= DENSE_LOGITS:
             return "dense"
-        return "pallas_tpu" if _kernel_refusal(platform) is None and (width or 0) <= KERNEL_WIDTH else "tiled"
+        return "pallas_tpu" if _kernel_refusal(platform, device_kind) is None and (width or 0) <= KERNEL_WIDTH else "tiled"
     if implementation not in IMPLEMENTATIONS:
         raise UserError(f"no cross-entropy {implementation!r}; there are {', '.join(IMPLEMENTATIONS)}")
-    if implementation == "pallas_tpu" and (refusal := _kernel_refusal(platform)):
+    if implementation == "pallas_tpu" and (refusal := _kernel_refusal(platform, device_kind)):
         raise UserError(
             f"cross-entropy 'pallas_tpu' is for {refusal}; bind PrecisionConfig.cross_entropy = 'tiled', or None to let "
             "the shapes decide"
@@ -59,15 +61,17 @@ def choose(
     return implementation
 
 
-def _kernel_refusal(platform: str) -> str | None:
+def _kernel_refusal(platform: str, kind: str | None) -> str | None:
     """Why the TPU kernels cannot run, in words that follow "is for"; None if they can."""
     if platform != "tpu":
         return f"tpu and this is {platform}"
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is None and jax.default_backend() == "tpu":
-        device = jax.devices()[0]
-    if device is not None and device.device_kind.startswith(_SMALL_VMEM):
-        return f"TPU v5e and later, and this is {device.device_kind} with 16 MiB of VMEM"
+    if kind is None:
+        device = jax.sharding.get_abstract_mesh().abstract_device
+        if device is None and jax.default_backend() == "tpu":
+            device = jax.devices()[0]
+        kind = "" if device is None else device.device_kind
+    if kind.startswith(_SMALL_VMEM):
+        return f"TPU v5e and later, and this is {kind} with 16 MiB of VMEM"
     return None
 
 
