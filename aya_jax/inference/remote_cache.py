@@ -53,7 +53,8 @@ class RemoteCache:
         """The answer to a request, or None."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             entry = json.loads(self.path(url, body).read_bytes())
-            if entry == _entry(url, body, entry["answer"]):
+            asked_the_same = request_key(entry["url"], entry["body"]) == request_key(url, body)
+            if asked_the_same and entry["version"] == FORMAT_VERSION and entry["sha256"] == _digest(entry["answer"]):
                 return entry["answer"]
         return None
 
@@ -63,7 +64,8 @@ class RemoteCache:
         Raises:
           UserError: the file cannot be written.
         """
-        write_atomic(self.path(url, body), json.dumps(_entry(url, body, answer), ensure_ascii=True, indent=1) + "\n")
+        entry = {"version": FORMAT_VERSION, "url": url, "body": body, "sha256": _digest(answer), "answer": answer}
+        write_atomic(self.path(url, body), json.dumps(entry, indent=1) + "\n")
 
     def size(self) -> CacheSize:
         """Counts the files; takes a while for a million."""
@@ -79,10 +81,6 @@ class RemoteCache:
 def request_key(url: str, body: dict[str, Any]) -> str:
     """SHA-256, in hex, of an address and a body, whatever the order of its fields."""
     return _digest({"url": url, "body": body})
-
-
-def _entry(url: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    return {"version": FORMAT_VERSION, "url": url, "body": body, "sha256": _digest(answer), "answer": answer}
 
 
 def _digest(value: Any) -> str:

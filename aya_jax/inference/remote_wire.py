@@ -16,6 +16,7 @@ from aya_jax.inference.protocol import Completion, Prompt, Request, Response, To
 from aya_jax.inference.remote_config import RemoteModelConfig
 
 CLIP = 300
+_MOST = 1e300  # JSON has integers that no float holds, and 1e999 reads as infinity
 
 
 class BadAnswer(Exception):
@@ -278,6 +279,6 @@ def _typed(value: Any, kind: type, name: str) -> Any:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
         raise BadAnswer(f"no number where {name} should be: {clip(repr(value))}")
     return float(value)
