@@ -76,6 +76,12 @@ VERBS: dict[str, Verb] = {
         "loss and bits per byte on held-out text",
         together=True,
     ),
+    "convert": Verb(
+        "aya_jax.interop.config:ConvertConfig",
+        "aya_jax.interop.convert:run",
+        "a Hugging Face model to one of ours, or the other way round",
+        base=("convert/base.gin",),
+    ),
     "study": Verb(
         "aya_jax.studies.config:StudyConfig", "aya_jax.studies.study:run", "run the stages of a study, sweeps included"
     ),
@@ -92,12 +98,13 @@ MACROS = {
     "SEQUENCE_LENGTH": "tokens in a sequence",
     "LEARNING_RATE": "the highest learning rate",
     "MIXTURE": "tasks and their rates, or the name of one",
-    "MODEL_DIR": "a model to start from or to judge",
+    "MODEL_DIR": "a model to start from, to judge or to generate with: a run directory, a checkpoint, a Hugging Face directory",
+    "SOURCE": "a model to convert",
+    "TARGET": "the directory that a conversion writes; the machine that a run is planned for: v5p-128, v5e-256, h200-8",
     "PROFILE_STEPS": "(FIRST, LAST): the steps to trace",
     "DATA_DIR": "the corpus: 'sample', or a folder; the environment variable AYA_DATA where nothing binds it",
     "STORE_DIR": "where token stores are",
     "VOCABULARY": "'bytes', a tokenizer.json or a SentencePiece .model",
-    "TARGET": "the machine that a run is planned for: v5p-128, v5e-256, h200-8",
     "PLAN_JSON": "where a plan is written as JSON",
 }
 

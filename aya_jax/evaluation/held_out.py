@@ -16,19 +16,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from aya_jax.config import Resolved, UserError, resolve
+from aya_jax.config import Resolved, UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.data.batches import validation_batches
 from aya_jax.data.config import DataConfig
 from aya_jax.data.store import TokenStore, VocabularyInfo
 from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.interop.model_dir import training_config
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.device_map import show_device_map
 from aya_jax.parallel.distributed import agree, whole
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import named_shardings
 from aya_jax.training.checkpoint import load_params, locate, read_meta
-from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
 from aya_jax.training.placement import batch_shards, check_divides, in_reading_order, place, row_share
 from aya_jax.training.validation import (
@@ -251,18 +251,6 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
 def read_vocabulary(checkpoint: Path) -> VocabularyInfo:
     """The tokenizer that a checkpoint's model was trained with."""
     return VocabularyInfo(**read_meta(checkpoint)["vocabulary"])
-
-
-def training_config(checkpoint: Path) -> TrainConfig:
-    """The configuration of the run that a checkpoint is from.
-
-    Raises:
-      UserError: the run directory holds none.
-    """
-    file = checkpoint.parents[1] / "config.gin"
-    if not file.is_file():
-        raise UserError(f"{file}: missing; a checkpoint is evaluated with the configuration of the run around it.")
-    return resolve(TrainConfig, files=[file]).config
 
 
 def abstract_params(model: Transformer, mesh: Mesh) -> Any:

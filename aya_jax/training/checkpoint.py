@@ -308,6 +308,12 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
         return _checked(reader.restore(checkpoint / "meta"), checkpoint)
 
 
+def write_meta(checkpoint: Path, meta: Mapping[str, Any]) -> None:
+    """Writes what `read_meta` reads, for parameters that come from elsewhere."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
+        writer.save(checkpoint / "meta", {"format_version": FORMAT_VERSION, **meta})
+
+
 def load_params(checkpoint: Path, like: Any) -> Any:
     """The parameters of a checkpoint.
 

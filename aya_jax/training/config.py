@@ -202,7 +202,8 @@ class TrainConfig:
       data: the batches.
       optimizer: how parameters move.
       seed: chooses the starting parameters; bind SEED.
-      initialize_from: a run directory, or one of its checkpoints, whose parameters the run starts from with a fresh
+      initialize_from: a run directory, one of its checkpoints, or a Hugging Face directory, whose parameters the run starts
+        from with a fresh
         optimizer; None starts from random ones. Bind MODEL_DIR.
       accumulation: parts in which a batch is computed; the result is that of the whole batch.
       z_loss: weight of the squared log-sum-exp of the logits (Chowdhery et al. 2022, PaLM, section 5: 1e-4).

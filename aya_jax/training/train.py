@@ -14,6 +14,7 @@ from rich.console import Console
 
 from aya_jax.config import Resolved, RunDirectory, UserError
 from aya_jax.data.batches import BatchLoader
+from aya_jax.interop.model_dir import find_model, load_params
 from aya_jax.models.transformer import Transformer
 from aya_jax.objectives.next_token import next_token
 from aya_jax.parallel.compilation import use_compilation_cache
@@ -22,7 +23,7 @@ from aya_jax.parallel.distributed import check_shared
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.training import environment
 from aya_jax.training.banner import show_banner
-from aya_jax.training.checkpoint import Checkpoints, load_params, locate
+from aya_jax.training.checkpoint import Checkpoints
 from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
@@ -34,6 +35,7 @@ from aya_jax.training.schedules import learning_rate
 from aya_jax.training.signals import StopRequest
 from aya_jax.training.state import TrainState, abstract_state, make_state, state_shardings
 from aya_jax.training.step import make_step
+from aya_jax.training.tokenizer_files import keep_tokenizer
 from aya_jax.training.tracking import Trackers
 from aya_jax.training.validation import Validator
 
@@ -101,7 +103,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                 monitor.step(done, metrics, clock)
                 ends = stop.after_step(done)
                 if ends or done % config.checkpoints.every == 0 or done == config.steps:
-                    meta = about(loader) | {"monitor": monitor.flush(clock)}
+                    meta = about(config, loader) | {"monitor": monitor.flush(clock)}
                     with clock.timing("checkpoint"):
                         checkpoints.save(state, meta)
                 if ends and done < config.steps:
@@ -155,17 +157,23 @@ def start(
     restored = checkpoints.restore(like, functools.partial(check_same_batches, loader))
     if restored is not None:
         return restored.state, restored.meta
-    if config.initialize_from is None:
+    found = config.initialize_from and find_model(config.initialize_from, console.print)
+    if jax.process_index() == 0:
+        keep_tokenizer(config.run_dir, config.data.store_dir, loader.vocabulary, found and found.tokenizer)
+    if found is None:
         return make_state(model.init, jax.random.key(config.seed), optimizer, shardings), {}
-    checkpoint = locate(config.initialize_from, console.print)
-    params = load_params(checkpoint, like.params)
-    console.print(f"Starting from the weights of {checkpoint}.", highlight=False)
+    params = load_params(found, like.params)
+    console.print(f"Starting from the weights of {found.path}.", highlight=False)
     return make_state(lambda given: given, params, optimizer, shardings), {}
 
 
-def about(loader: BatchLoader) -> dict[str, Any]:
-    """What a checkpoint says of the data that it was trained on."""
-    return {"loader": loader.identity(), "vocabulary": dataclasses.asdict(loader.vocabulary)}
+def about(config: TrainConfig, loader: BatchLoader) -> dict[str, Any]:
+    """What a checkpoint says of its model and of the data that it was trained on."""
+    return {
+        "model": dataclasses.asdict(config.model),
+        "loader": loader.identity(),
+        "vocabulary": dataclasses.asdict(loader.vocabulary),
+    }
 
 
 def check_same_batches(loader: BatchLoader, meta: Mapping[str, Any]) -> None:

@@ -31,9 +31,9 @@ def test_every_preset_equals_one_device():
     train("cohere2", PRESETS)
 
 
-@pytest.mark.parametrize("block", ["cohere", "llama"])
-def test_the_presets_that_divide_layers_equal_one_device(block):
-    train(block, ("fsdp_context", "fsdp_tensor"))
+@pytest.mark.parametrize(("block", "preset"), [("cohere", "fsdp_context"), ("llama", "fsdp_tensor")])
+def test_a_preset_that_divides_layers_equals_one_device(block, preset):
+    train(block, (preset,))
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,22 +51,14 @@ def test_chunks_and_single_tokens_equal_the_whole_sequence(window, small_tiles, 
     length, chunk = 150, 24
     query, key, value = arrays(length)
     size = 160 if window is None else -(-(window - 1 + chunk) // 16) * 16
+    attend = jax.jit(functools.partial(cached_attention, rows=None, rules=LogicalAxes(), window=window))
     cache, outputs, at = empty(size), [], 0
     while at < length:
         count = chunk if at < 96 else 1
         part = slice(at, at + count)
         positions = jnp.broadcast_to(jnp.arange(at, at + count, dtype=jnp.int32), (ROWS, count))
-        output, cache = cached_attention(
-            query[:, part],
-            key[:, part],
-            value[:, part],
-            cache,
-            rows=None,
-            positions=positions,
-            valid=jnp.ones((ROWS, count), bool),
-            rules=LogicalAxes(),
-            window=window,
-        )
+        new = query[:, part], key[:, part], value[:, part]
+        output, cache = attend(*new, cache, positions=positions, valid=jnp.ones((ROWS, count), bool))
         outputs.append(output)
         at += count
     np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), whole(query, key, value, window), atol=2e-6)

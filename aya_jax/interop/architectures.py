@@ -1,0 +1,81 @@
+"""Whose tensor is whose: our parameters and those of Hugging Face's architectures, as one table of rules.
+
+Ours are input-first and stacked over layers (`models/modules.py`); theirs are output-first, one tensor to a layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from aya_jax.models.config import TransformerConfig
+
+COHERE, COHERE2, LLAMA = "CohereForCausalLM", "Cohere2ForCausalLM", "LlamaForCausalLM"
+ARCHITECTURES = (COHERE, COHERE2, LLAMA)
+_LAYER = "model.layers.{}."
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How one of our parameters lies in Hugging Face's tensors.
+
+    Attributes:
+      path: ours, "layers/attention/query".
+      name: theirs; "{}" stands for the layer.
+      inputs: how many of our dims (of one layer) are summed over in the product; 0: the tensor is the same in both.
+    """
+
+    path: str
+    name: str
+    inputs: int = 0
+
+    @property
+    def stacked(self) -> bool:
+        """Whether ours has all layers in one array."""
+        return "{}" in self.name
+
+    def to_ours(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """A tensor of theirs as (one layer of) our parameter, of this shape."""
+        return (array.T if self.inputs else array).reshape(shape)
+
+    def to_theirs(self, array: np.ndarray) -> np.ndarray:
+        """(One layer of) our parameter as their tensor; a view where it can be."""
+        if not self.inputs:
+            return array
+        return array.reshape(math.prod(array.shape[: self.inputs]), -1).T
+
+    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of their tensor, from (one layer of) ours."""
+        if not self.inputs:
+            return shape
+        return math.prod(shape[self.inputs :]), math.prod(shape[: self.inputs])
+
+
+def architecture_of(config: TransformerConfig) -> str:
+    """The architecture that computes what this configuration says."""
+    if config.block == "sequential":
+        return LLAMA
+    return COHERE2 if config.sliding_window is not None else COHERE
+
+
+def rules(config: TransformerConfig) -> Iterator[Rule]:
+    """A rule for every parameter of the model."""
+    yield Rule("embedding/table", "model.embed_tokens.weight")
+    yield Rule("final_norm/scale", "model.norm.weight")
+    if not config.tie_embeddings:
+        yield Rule("head/table", "lm_head.weight")
+    if config.block == "parallel":
+        yield Rule("layers/norm/scale", f"{_LAYER}input_layernorm.weight")
+    else:
+        yield Rule("layers/attention_norm/scale", f"{_LAYER}input_layernorm.weight")
+        yield Rule("layers/mlp_norm/scale", f"{_LAYER}post_attention_layernorm.weight")
+    for ours, theirs, inputs in (("query", "q", 1), ("key", "k", 1), ("value", "v", 1), ("output", "o", 2)):
+        yield Rule(f"layers/attention/{ours}", f"{_LAYER}self_attn.{theirs}_proj.weight", inputs)
+    if config.qk_norm:
+        yield Rule("layers/attention/query_norm/scale", f"{_LAYER}self_attn.q_norm.weight")
+        yield Rule("layers/attention/key_norm/scale", f"{_LAYER}self_attn.k_norm.weight")
+    for name in ("gate", "up", "down"):
+        yield Rule(f"layers/mlp/{name}", f"{_LAYER}mlp.{name}_proj.weight", 1)

@@ -1,0 +1,91 @@
+"""Safetensors files written tensor by tensor: the sizes are known ahead, so no file is held in memory."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from aya_jax.config.files import unwritable, write_atomic
+from aya_jax.interop.tensors import INDEX, TensorInfo
+
+_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_SINGLE = "model.safetensors"
+
+
+def write_tensors(
+    directory: Path,
+    entries: Mapping[str, TensorInfo],
+    read: Callable[[str], np.ndarray],
+    *,
+    shard_bytes: int,
+    tell: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Writes `model.safetensors`, or shards of at most `shard_bytes` (or one tensor) with their index.
+
+    Args:
+      directory: to write into; it exists.
+      entries: what is written, in this order.
+      read: gives a tensor, of the type and shape in `entries`.
+      shard_bytes: the largest file's data.
+      tell: is told of every tensor's bytes as it is written.
+
+    Raises:
+      UserError: the disk is full or not writable.
+    """
+    shards = _divide(entries, shard_bytes)
+    names = [_SINGLE] if len(shards) == 1 else [_shard_name(i, len(shards)) for i in range(1, len(shards) + 1)]
+    for name, shard in zip(names, shards, strict=True):
+        _write_file(directory / name, {tensor: entries[tensor] for tensor in shard}, read, tell)
+    if len(shards) > 1:
+        weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        total = sum(info.nbytes for info in entries.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        write_atomic(directory / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def _divide(entries: Mapping[str, TensorInfo], shard_bytes: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, info in entries.items():
+        if shards[-1] and size + info.nbytes > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += info.nbytes
+    return shards
+
+
+def _shard_name(number: int, count: int) -> str:
+    return f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _write_file(
+    file: Path, entries: Mapping[str, TensorInfo], read: Callable[[str], np.ndarray], tell: Callable[[int], None]
+) -> None:
+    """The format: a length, that much JSON, then the tensors' bytes in the order of their offsets."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, info in entries.items():
+        header[name] = {
+            "dtype": _NAMES[info.dtype.name],
+            "shape": list(info.shape),
+            "data_offsets": [at, at + info.nbytes],
+        }
+        at += info.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    try:
+        with open(file, "wb") as stream:
+            stream.write(struct.pack("<Q", len(text)) + text)
+            for name, info in entries.items():
+                array = np.ascontiguousarray(read(name))
+                if array.shape != info.shape or array.dtype != info.dtype:
+                    raise AssertionError(f"{name}: {array.shape} {array.dtype}, and {info} was announced")
+                stream.write(array.view(np.uint8).reshape(-1))
+                tell(info.nbytes)
+    except OSError as error:
+        raise unwritable(file, error) from error
