@@ -82,6 +82,12 @@ VERBS: dict[str, Verb] = {
         "a Hugging Face model to one of ours, or the other way round",
         base=("convert/base.gin",),
     ),
+    "generate": Verb(
+        "aya_jax.inference.generate_config:GenerateConfig",
+        "aya_jax.inference.generate:run",
+        "answers to a prompt, or to the rows of a JSONL file",
+        base=("generate/base.gin",),
+    ),
     "study": Verb(
         "aya_jax.studies.config:StudyConfig", "aya_jax.studies.study:run", "run the stages of a study, sweeps included"
     ),
@@ -99,6 +105,9 @@ MACROS = {
     "LEARNING_RATE": "the highest learning rate",
     "MIXTURE": "tasks and their rates, or the name of one",
     "MODEL_DIR": "a model to start from, to judge or to generate with: a run directory, a checkpoint, a Hugging Face directory",
+    "PROMPT": "a text to go on from",
+    "INPUT": "a JSONL file of prompts",
+    "OUTPUT": "the JSONL file that answers are written to",
     "SOURCE": "a model to convert",
     "TARGET": "the directory that a conversion writes; the machine that a run is planned for: v5p-128, v5e-256, h200-8",
     "PROFILE_STEPS": "(FIRST, LAST): the steps to trace",
@@ -221,7 +230,9 @@ def _run_verb(name: str, arguments: Arguments) -> None:
 
     def prepare() -> Resolved:
         resolved = _resolve(load(verb.root), [*verb.base, *files], arguments)
-        flags = getattr(getattr(resolved.config, "mesh", None), "xla_flags", ())
+        # The mesh is the verb's own, or that of the model that it runs.
+        owner = resolved.config if hasattr(resolved.config, "mesh") else getattr(resolved.config, "model", None)
+        flags = getattr(getattr(owner, "mesh", None), "xla_flags", ())
         set_xla_flags(flags, os.environ)
         return resolved
 

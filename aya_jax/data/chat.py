@@ -1,11 +1,33 @@
-"""Conversations to token ids, by the chat template that a model was tuned with."""
+"""Conversations to token ids, by the chat template that a model was tuned with.
+
+Rendering and ids are those of transformers' `apply_chat_template`, with one difference: text of a message that spells a
+control token (`<|END_OF_TURN_TOKEN|>`) stays text. In transformers it becomes the token, and whoever writes a message can
+end it and speak for the model.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import datetime
+import functools
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from aya_jax.config import UserError
+from aya_jax.data import vocabulary
+from aya_jax.data.vocabulary import Vocabulary, looks_like_control
+
+_TOKENIZER, _TEMPLATE = "tokenizer.json", "chat_template.jinja"
+_NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Message:
     """One turn of a conversation.
 
@@ -16,3 +38,217 @@ class Message:
 
     role: str
     content: str
+
+
+class ChatTokenizer:
+    """A vocabulary with what its directory says of texts, conversations and their ends."""
+
+    def __init__(self, known: Vocabulary, directory: Path | None):
+        """Reads the small files beside a vocabulary; `open` is the way in."""
+        self.vocabulary = known
+        self._directory = directory
+        self._raw = None
+        if directory is not None and (directory / _TOKENIZER).is_file():
+            self._raw = Tokenizer.from_file(str(directory / _TOKENIZER))
+            self._raw.no_padding()
+            self._raw.no_truncation()
+        self._settings = self._read("tokenizer_config.json")
+        self._control = re.compile(
+            "|".join(map(re.escape, sorted(self._control_tokens(), key=len, reverse=True))) or "(?!)"
+        )
+
+    @classmethod
+    def open(cls, spec: str) -> ChatTokenizer:
+        """Opens what `vocabulary.load` takes: "bytes", a file, or a directory as Hugging Face lays it out.
+
+        Raises:
+          UserError: as `vocabulary.load`, or a file beside it is not JSON.
+        """
+        path = Path(spec)
+        directory = None if spec == "bytes" else path if path.is_dir() else path.parent
+        return cls(vocabulary.load(spec), directory)
+
+    @functools.cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an output: of the vocabulary, generation_config.json and config.json."""
+        found = {self.vocabulary.eos_id}
+        for file in ("generation_config.json", "config.json"):
+            value = self._read(file).get("eos_token_id")
+            found |= set(value) if isinstance(value, list) else {value}
+        named = self._special_tokens().get("eos_token")
+        if self._raw is not None and named is not None:
+            found.add(self._raw.token_to_id(named))
+        return frozenset(int(i) for i in found if i is not None and 0 <= int(i) < self.vocabulary.size)
+
+    # Text ------------------------------------------------------------------------------------------------------------
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text with what the tokenizer puts around it (BOS, most often); what spells a control token stays text."""
+        before, after = self._around
+        return [*before, *self.vocabulary.encode_batch([text])[0], *after]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, without special tokens."""
+        return self.vocabulary.decode(ids)
+
+    def token_text(self, token: int) -> str:
+        """One token for people: its text, or the name of a special token."""
+        if token in self.vocabulary.special_ids and self._raw is not None:
+            return self._raw.id_to_token(token) or ""
+        return self.vocabulary.decode([token])
+
+    def stream(self) -> TextStream:
+        """For the text of ids that come one by one."""
+        return TextStream(self.vocabulary)
+
+    @functools.cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """Ids that the tokenizer puts before and after a text."""
+        if self._raw is None:
+            bos = self.vocabulary.bos_id
+            return ([] if bos is None else [bos]), []
+        plain = self._raw.encode("a", add_special_tokens=False).ids
+        whole = self._raw.encode("a", add_special_tokens=True).ids
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return whole[:start], whole[start + len(plain) :]
+        return [], []
+
+    # Conversations ---------------------------------------------------------------------------------------------------
+
+    @property
+    def has_template(self) -> bool:
+        """Whether it can render conversations."""
+        return self._template_source is not None
+
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+        """The text of a conversation, as the model was tuned with it.
+
+        Raises:
+          UserError: there is no template, or it refuses the conversation.
+        """
+        import jinja2
+
+        try:
+            return self._template.render(
+                messages=[dataclasses.asdict(message) for message in messages],
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens(),
+            )
+        except jinja2.TemplateError as error:
+            raise UserError(f"{self._directory}: the chat template refuses this conversation: {error}") from error
+
+    def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
+        """Token ids of a conversation.
+
+        Where a message spells a control token, a stand-in that nobody can guess takes its place while the template is
+        rendered; then the pieces between are encoded with control tokens, the spellings without.
+
+        Raises:
+          UserError: as `render`.
+        """
+        nonce, spelled = secrets.token_hex(8), []
+
+        def stand_in(match: re.Match[str]) -> str:
+            spelled.append(match[0])
+            return f"\ue000{nonce}{len(spelled) - 1}\ue001"
+
+        safe = [Message(m.role, self._control.sub(stand_in, m.content)) for m in messages]
+        pieces = re.split(f"\ue000{nonce}(\\d+)\ue001", self.render(safe, add_generation_prompt))
+        ids: list[int] = []
+        for place, piece in enumerate(pieces):
+            if place % 2:
+                ids += self.vocabulary.encode_batch([spelled[int(piece)]])[0]
+            elif piece:
+                ids += self._raw.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    @functools.cached_property
+    def _template_source(self) -> str | None:
+        if self._directory is not None and self._raw is not None:
+            file = self._directory / _TEMPLATE
+            if file.is_file():
+                return file.read_text(encoding="utf-8")
+            given = self._settings.get("chat_template")
+            if isinstance(given, list):  # several, by name
+                given = {each["name"]: each["template"] for each in given}.get("default")
+            return given
+        return None
+
+    @functools.cached_property
+    def _template(self) -> Any:
+        """Compiled in a sandbox: a template comes with a model, from anywhere. The settings are transformers'."""
+        import jinja2
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        if self._template_source is None:
+            raise UserError(
+                f"{self._directory or self.vocabulary.spec}: this tokenizer has no chat template; put the model's "
+                f"{_TEMPLATE} beside its {_TOKENIZER}, or give the prompt as text"
+            )
+
+        def refuse(message: str) -> None:
+            raise jinja2.TemplateError(message)
+
+        def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+            return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+        sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        sandbox.filters["tojson"] = to_json
+        sandbox.globals["raise_exception"] = refuse
+        sandbox.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        try:
+            return sandbox.from_string(self._template_source)
+        except jinja2.TemplateError as error:
+            raise UserError(f"{self._directory}: the chat template is no valid Jinja template: {error}") from error
+
+    # Files -----------------------------------------------------------------------------------------------------------
+
+    def _read(self, name: str) -> Mapping[str, Any]:
+        if self._directory is None or not (self._directory / name).is_file():
+            return {}
+        try:
+            return json.loads((self._directory / name).read_bytes())
+        except ValueError as error:
+            raise UserError(f"{self._directory / name}: not JSON: {error}") from error
+
+    def _special_tokens(self) -> dict[str, str]:
+        """bos_token, eos_token and so on, as templates know them."""
+        given = {**self._read("special_tokens_map.json"), **self._settings}
+        named = {name: given[name] for name in _NAMED_TOKENS if given.get(name)}
+        return {name: token["content"] if isinstance(token, dict) else token for name, token in named.items()}
+
+    def _control_tokens(self) -> set[str]:
+        if self._raw is None:
+            return set()
+        added = self._raw.get_added_tokens_decoder().values()
+        return {token.content for token in added if token.special or looks_like_control(token.content)}
+
+
+class TextStream:
+    """Text of ids as they come: what is passed on is final, and together it is what decoding all ids at once gives."""
+
+    def __init__(self, known: Vocabulary):
+        self._known = known
+        self._ids: list[int] = []  # those that the last text came from, then those that gave none yet
+        self._told = 0  # how many of them have been told
+
+    def push(self, ids: Iterable[int]) -> str:
+        """New text; nothing while the last character may lack bytes."""
+        self._ids += ids
+        text = self._new_text()
+        if not text or text.endswith("�"):
+            return ""
+        self._ids, self._told = self._ids[self._told :], len(self._ids) - self._told
+        return text
+
+    def flush(self) -> str:
+        """What was held back, now that nothing follows."""
+        text = self._new_text()
+        self._ids, self._told = [], 0
+        return text
+
+    def _new_text(self) -> str:
+        before = self._known.decode(self._ids[: self._told])
+        return self._known.decode(self._ids)[len(before) :]

@@ -1,0 +1,129 @@
+"""`aya generate`: prompts in, answers out, in order, and none lost when it is stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from aya_jax.config import Resolved
+from aya_jax.data.chat import Message
+from aya_jax.inference.config import LocalModelConfig, SamplingConfig
+from aya_jax.inference.generate_config import GenerateConfig
+from aya_jax.inference.journal import Journal
+from aya_jax.inference.prompts import Row, digest, read_rows
+from aya_jax.inference.protocol import Completion, Generator, Request, Response, Token
+from aya_jax.inference.remote_config import RemoteModelConfig
+
+
+def run(resolved: Resolved[GenerateConfig]) -> None:
+    """Answers the prompt, or the rows of the input that have no answer yet.
+
+    Raises:
+      UserError: rows are wrong, the model is not to be had, or the output cannot be written; answers that there are stay.
+    """
+    config, console = resolved.config, Console()
+    rows = None if config.input is None else read_rows(config.input, config.sampling, chat=config.chat)
+    with open_model(config.model, lambda text: console.print(text, highlight=False)) as generator:
+        if rows is None:
+            prompt = (Message("user", config.prompt),) if config.chat else config.prompt
+            answer_one(generator, Request(id="prompt", prompt=prompt, sampling=config.sampling), console)
+        else:
+            question = _question(resolved, generator)
+            with Journal(config.output, question) as journal:
+                answer_rows(generator, rows, journal, console)
+                journal.finish()
+            console.print(f"{config.output} has the answers.", highlight=False, soft_wrap=True)
+
+
+def open_model(config: LocalModelConfig | RemoteModelConfig, say: Callable[[str], None]) -> Any:
+    """The generator that a configuration asks for, as a context."""
+    if isinstance(config, RemoteModelConfig):
+        from aya_jax.inference.remote import RemoteGenerator
+
+        return RemoteGenerator(config)
+    from aya_jax.inference.local import open_generator
+
+    return open_generator(config, say)
+
+
+def answer_one(generator: Generator, request: Request, console: Console) -> None:
+    """Prints the answers to one prompt."""
+    for response in generator.generate([request]):
+        for completion in response.completions:
+            console.print(completion.text, highlight=False, markup=False, soft_wrap=True)
+
+
+def answer_rows(generator: Generator, rows: list[Row], journal: Journal, console: Console) -> None:
+    """Answers the rows that the journal lacks, and shows how fast."""
+    done = journal.done
+    left = [row for row in rows if int(row.request.id) not in done]
+    if done:
+        console.print(f"{len(done):,} of {len(rows):,} rows were answered before.", highlight=False)
+    columns = (
+        TextColumn("generating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    begin, tokens = time.perf_counter(), 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("generating", total=len(rows), completed=len(done), rate="")
+        for response in generator.generate(row.request for row in left):
+            row = rows[int(response.id)]
+            journal.add(int(response.id), record(row, response))
+            tokens += sum(len(completion.tokens) for completion in response.completions)
+            progress.update(task, advance=1, rate=f"{tokens / (time.perf_counter() - begin):,.0f} tokens/s")
+    seconds = time.perf_counter() - begin
+    console.print(
+        f"{len(left):,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / max(seconds, 1e-9):,.0f} tokens/s",
+        highlight=False,
+    )
+
+
+def record(row: Row, response: Response) -> dict[str, Any]:
+    """A line of the output: the row's own fields, and what came of it."""
+    fields = {**row.fields, "id": row.fields.get("id", response.id)}
+    sampling = row.request.sampling
+    answer: dict[str, Any] = {
+        "completions": [_completion(completion, sampling) for completion in response.completions],
+        "prompt_tokens": response.prompt_tokens,
+    }
+    if response.prompt:
+        answer["prompt_log_probs"] = [_token(token) for token in response.prompt]
+    if hasattr(response, "error"):
+        answer["error"] = response.error
+    return fields | answer
+
+
+def _completion(completion: Completion, sampling: SamplingConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {"text": completion.text, "finish_reason": completion.finish_reason}
+    found["tokens"] = len(completion.tokens)
+    if sampling.log_probs is not None:
+        found["log_probs"] = [_token(token) for token in completion.tokens]
+    return found
+
+
+def _token(token: Token) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": token.id, "text": token.text, "log_prob": token.log_prob}
+    if token.top:
+        found["top"] = [{"id": other, "text": text, "log_prob": value} for other, text, value in token.top]
+    return found
+
+
+def _question(resolved: Resolved[GenerateConfig], generator: Generator) -> str:
+    config = resolved.config
+    asked = {
+        "sampling": dataclasses.asdict(config.sampling),
+        "chat": config.chat,
+        "input": digest(config.input),
+        "model": getattr(generator, "weights_digest", resolved.fingerprint),
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
