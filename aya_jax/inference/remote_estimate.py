@@ -38,7 +38,9 @@ class Estimate:
         text = f"{self.requests:,} requests, {self.prompt_tokens:,} prompt tokens{how}, at most {self.new_tokens:,} new"
         if self.seconds is not None:
             text += f"; at the rate limits at least {self.seconds:,.0f} s"
-        return text if self.cost is None else f"{text}; costs at most {self.cost:,.2f}"
+        if self.cost is not None:
+            text += f"; costs at most {self.cost:,.{2 if self.cost >= 1 else 4}f}"
+        return text
 
 
 def estimate(

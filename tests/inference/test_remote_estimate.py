@@ -17,7 +17,7 @@ def test_sums():
     assert (found.requests, found.prompt_tokens, found.new_tokens, found.counted) == (2, 3 + 2, 250, False)
     assert found.cost == pytest.approx((5 * 1000 + 250 * 2000) / 1e6)
     assert found.seconds is None
-    assert str(found) == "2 requests, 5 prompt tokens (characters / 4), at most 250 new; costs at most 0.51"
+    assert str(found) == "2 requests, 5 prompt tokens (characters / 4), at most 250 new; costs at most 0.5050"
 
 
 def test_a_tokenizer_counts():
