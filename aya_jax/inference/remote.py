@@ -16,12 +16,12 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from aya_jax.config import UserError
 from aya_jax.inference.protocol import Request, Response
 from aya_jax.inference.remote_cache import RemoteCache, request_key
+from aya_jax.inference.remote_client import import_httpx, make_clients, read_key
 from aya_jax.inference.remote_config import RemoteModelConfig
 from aya_jax.inference.remote_estimate import rough_tokens
 from aya_jax.inference.remote_failure import CallFailed, status_failure
@@ -29,7 +29,6 @@ from aya_jax.inference.remote_pace import Pace, backoff
 from aya_jax.inference.remote_wire import BadAnswer, body_of, decode, response_of, usage_of
 
 _AHEAD = 2  # requests that `generate` holds for each call that may be under way, so that none waits for the caller
-_CONNECT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +112,12 @@ class RemoteGenerator:
           UserError: httpx is not installed, the key cannot be read, or the cache cannot be made.
         """
         self.name, self.config = config.model, config
-        self._httpx = _import_httpx()
-        self._key = read_key(config.api_key_file)
+        self._httpx, self._key = import_httpx(), read_key(config.api_key_file)
         self.cache = RemoteCache(config.cache_dir) if config.cache_dir is not None else None
         self._clock, self._sleep = clock, sleep
         self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
         self._stats, self._answered, self._closed = RemoteStats(), False, False
-        self._client = self._make_client()
-        self._slots = asyncio.Semaphore(config.concurrency)
+        self._clients = make_clients(config, self._key)
         self._asking: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._writers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="remote cache")
         self._loop = asyncio.new_event_loop()
@@ -180,17 +177,6 @@ class RemoteGenerator:
 
     # In the caller's thread ------------------------------------------------------------------------------------------
 
-    def _make_client(self) -> Any:
-        httpx, most = self._httpx, self.config.concurrency
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "aya_jax"}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        return httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(None, connect=min(self.config.timeout, _CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
-        )
-
     def _start(self, request: Request, under_way: dict[str, Any], run: _Run) -> Future[None]:
         if request.id in under_way:
             raise UserError(f"request {request.id!r}: another one has this id")
@@ -210,7 +196,8 @@ class RemoteGenerator:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        while not self._clients.empty():
+            await self._clients.get_nowait().aclose()
 
     async def _tell(self, request: Request, body: dict[str, Any], run: _Run) -> None:
         """Answers a request, and tells the run; after a failure that ends it, nothing more begins."""
@@ -275,10 +262,13 @@ class RemoteGenerator:
         tokens = rough_tokens(request.prompt) + request.sampling.n * request.sampling.max_tokens
         for attempt in itertools.count():
             try:
-                async with self._slots:
+                client = await self._clients.get()
+                try:
                     await self._pause(self._pace.reserve(self._clock(), tokens) - self._clock(), ended)
                     self._check_cost()
-                    answer = await self._call(content, again=attempt > 0)
+                    answer = await self._call(client, content, again=attempt > 0)
+                finally:
+                    self._clients.put_nowait(client)
                 return self._read(request, answer), answer
             except CallFailed as failure:
                 if not failure.again or attempt == config.retries:
@@ -306,7 +296,7 @@ class RemoteGenerator:
         if ended.is_set():
             raise _Abandoned
 
-    async def _call(self, content: bytes, again: bool) -> dict[str, Any]:
+    async def _call(self, client: Any, content: bytes, again: bool) -> dict[str, Any]:
         """One HTTP request.
 
         Raises:
@@ -316,7 +306,7 @@ class RemoteGenerator:
         self._count(calls=1, retries=int(again))
         try:
             async with asyncio.timeout(config.timeout):
-                reply = await self._client.post(config.url, content=content)
+                reply = await client.post(config.url, content=content)
         except TimeoutError:
             raise CallFailed(f"{config.url}: no answer within {config.timeout:g} s", again=True) from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
@@ -372,32 +362,3 @@ class RemoteGenerator:
 
     def _count(self, **more: int) -> None:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
-
-
-def read_key(file: str | None) -> str | None:
-    """The key in a file, or None for no file.
-
-    Raises:
-      UserError: it cannot be read, or holds no key.
-    """
-    if file is None:
-        return None
-    try:
-        key = Path(file).expanduser().read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise UserError(f"RemoteModelConfig.api_key_file = {file!r}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        key = ""
-    if not key or not key.isprintable() or " " in key:
-        raise UserError(
-            f"RemoteModelConfig.api_key_file = {file!r}: write the key, and nothing else, on one line of it"
-        )
-    return key
-
-
-def _import_httpx() -> Any:
-    try:
-        import httpx
-    except ImportError as error:
-        raise UserError("a remote model needs httpx: pip install 'aya_jax[remote]'") from error
-    return httpx

@@ -15,7 +15,7 @@ import pytest
 
 from aya_jax.config import UserError
 from aya_jax.inference.protocol import Request
-from aya_jax.inference.remote import FailedResponse, RemoteGenerator, read_key
+from aya_jax.inference.remote import FailedResponse, RemoteGenerator
 from tests.inference.remote_endpoint import RemoteEndpoint, Reply, chat, echo, error, question, questions
 
 
@@ -362,18 +362,6 @@ def test_no_key_no_header():
     with RemoteEndpoint() as endpoint:
         ask(endpoint, questions(1))
     assert "authorization" not in endpoint.headers[0]
-
-
-@pytest.mark.parametrize("content", ["", "\n", "two words", "a\nb", "ключ"])
-def test_what_is_no_key(tmp_path, content):
-    (tmp_path / "key").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match="api_key_file"):
-        read_key(str(tmp_path / "key"))
-
-
-def test_no_key_file(tmp_path):
-    with pytest.raises(UserError, match=r"api_key_file.*No such file"):
-        read_key(str(tmp_path / "none"))
 
 
 # Limits ----------------------------------------------------------------------------------------------------------------
