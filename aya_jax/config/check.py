@@ -86,6 +86,8 @@ def unused_reports(source: Source, builder: Builder, root: Node) -> Iterator[Rep
         elif key.field not in field_types(cls):
             near = did_you_mean(near_names(key.field, field_types(cls)))
             yield Report(binding.where, f"{key} = {show_value(binding.value)}: unknown field{near}")
+        elif cls.__name__ in source.overridden_classes and not binding.where.flag:
+            continue  # a file bound what was to be built, and a later one builds something else in its place
         elif source.complete and cls not in hidden:
             yield Report(
                 binding.where, f"{key} = {show_value(binding.value)}: {_why_unused(binding, cls, builder, root)}"

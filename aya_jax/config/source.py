@@ -214,6 +214,7 @@ class Source:
     Attributes:
       bindings: the last binding of each key, in the order in which they were bound.
       overridden_macros: macros in bindings that a later one has overridden.
+      overridden_classes: classes that such bindings would have built an object of.
       imports: modules named by `import`, in order.
       problems: (place, text) of each thing that could not be read.
       complete: False when something was lost whose keys are not known (a missing include, a failed import), so that
@@ -224,6 +225,7 @@ class Source:
         self.search_paths = [*map(Path, search_paths), Path(), GIN_FOLDER, GIN_FOLDER.parent]
         self.bindings: dict[Key, Binding] = {}
         self.overridden_macros: set[str] = set()
+        self.overridden_classes: set[str] = set()
         self.imports: list[str] = []
         self.problems: list[tuple[Where | None, str]] = []
         self.complete = True
@@ -297,6 +299,8 @@ class Source:
         overridden = self.bindings.pop(key, None)
         if overridden is not None:
             self.overridden_macros.update(macros_in(overridden.value))
+            if isinstance(overridden.value, Reference):
+                self.overridden_classes.add(overridden.value.name)
         self.bindings[key] = Binding(key, value, where, as_string)
 
     def _import(self, module: str, where: Where) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from aya_jax.config import Resolved
+from aya_jax.config import Resolved, UserError
 from aya_jax.data.chat import Message
 from aya_jax.inference.config import LocalModelConfig, SamplingConfig
 from aya_jax.inference.generate_config import GenerateConfig
 from aya_jax.inference.journal import Journal
 from aya_jax.inference.prompts import Row, digest, read_rows
-from aya_jax.inference.protocol import Completion, Generator, Request, Response, Token
+from aya_jax.inference.protocol import Completion, FailedResponse, Generator, Request, Response, Token
 from aya_jax.inference.remote_config import RemoteModelConfig
 
 
@@ -56,6 +56,8 @@ def open_model(config: LocalModelConfig | RemoteModelConfig, say: Callable[[str]
 def answer_one(generator: Generator, request: Request, console: Console) -> None:
     """Prints the answers to one prompt."""
     for response in generator.generate([request]):
+        if isinstance(response, FailedResponse):
+            raise UserError(response.error)
         for completion in response.completions:
             console.print(completion.text, highlight=False, markup=False, soft_wrap=True)
 
@@ -73,19 +75,28 @@ def answer_rows(generator: Generator, rows: list[Row], journal: Journal, console
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    begin, tokens = time.perf_counter(), 0
+    begin, tokens, failed = time.perf_counter(), 0, 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("generating", total=len(rows), completed=len(done), rate="")
         for response in generator.generate(row.request for row in left):
-            row = rows[int(response.id)]
-            journal.add(int(response.id), record(row, response))
+            if isinstance(response, FailedResponse):
+                console.print(
+                    f"row {int(response.id) + 1} has no answer: {response.error}", highlight=False, markup=False
+                )
+                failed += 1
+                continue
+            journal.add(int(response.id), record(rows[int(response.id)], response))
             tokens += sum(len(completion.tokens) for completion in response.completions)
             progress.update(task, advance=1, rate=f"{tokens / (time.perf_counter() - begin):,.0f} tokens/s")
     seconds = time.perf_counter() - begin
     console.print(
-        f"{len(left):,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / max(seconds, 1e-9):,.0f} tokens/s",
+        f"{len(left) - failed:,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / max(seconds, 1e-9):,.0f} tokens/s",
         highlight=False,
     )
+    if failed:
+        raise UserError(
+            f"{failed:,} rows have no answer; the same command asks for them again ({journal.path} has the rest)"
+        )
 
 
 def record(row: Row, response: Response) -> dict[str, Any]:
@@ -98,14 +109,12 @@ def record(row: Row, response: Response) -> dict[str, Any]:
     }
     if response.prompt:
         answer["prompt_log_probs"] = [_token(token) for token in response.prompt]
-    if hasattr(response, "error"):
-        answer["error"] = response.error
     return fields | answer
 
 
 def _completion(completion: Completion, sampling: SamplingConfig) -> dict[str, Any]:
     found: dict[str, Any] = {"text": completion.text, "finish_reason": completion.finish_reason}
-    found["tokens"] = len(completion.tokens)
+    found["tokens"] = len(completion.tokens) or None  # an endpoint may not tell
     if sampling.log_probs is not None:
         found["log_probs"] = [_token(token) for token in completion.tokens]
     return found
@@ -120,10 +129,12 @@ def _token(token: Token) -> dict[str, Any]:
 
 def _question(resolved: Resolved[GenerateConfig], generator: Generator) -> str:
     config = resolved.config
+    remote = isinstance(config.model, RemoteModelConfig)
+    endpoint = ("base_url", "model", "endpoint", "dialect", "extra_body")
     asked = {
         "sampling": dataclasses.asdict(config.sampling),
         "chat": config.chat,
         "input": digest(config.input),
-        "model": getattr(generator, "weights_digest", resolved.fingerprint),
+        "model": {name: getattr(config.model, name) for name in endpoint} if remote else generator.weights_digest,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,8 @@ class GenerateConfig:
       input: a .jsonl or .jsonl.gz file; a row has `prompt` (a text) or `messages` (role and content), and may have `id` and
         `sampling` (fields of SamplingConfig that differ for it). Bind INPUT.
       output: the .jsonl file to write: the input's rows in their order, each with `completions`. Bind OUTPUT.
-      sampling: how the next token is chosen, and when to stop.
+      sampling: how the next token is chosen, and when to stop; each row of a file has a seed of its own that follows from this
+        one and the row's number.
     """
 
     NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("output",)

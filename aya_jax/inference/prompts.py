@@ -45,6 +45,8 @@ def read_rows(file: str | Path, sampling: SamplingConfig, *, chat: bool) -> list
       sampling: what a row's own `sampling` changes.
       chat: a `prompt` is what a user says.
 
+    A row that names no seed has one that follows from `sampling.seed` and its number.
+
     Raises:
       UserError: the file cannot be read, or rows are wrong; up to twenty are named, with their lines and fields.
     """
@@ -87,8 +89,13 @@ def _row(text: str, number: str, sampling: SamplingConfig, chat: bool) -> Row:
         raise _Wrong(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise _Wrong("expected an object with `prompt` or `messages`")
-    request = Request(id=number, prompt=_prompt(fields, chat), sampling=_sampling(fields.get("sampling", {}), sampling))
-    return Row(fields, request)
+    chosen = _sampling(fields.get("sampling", {}), dataclasses.replace(sampling, seed=row_seed(sampling.seed, number)))
+    return Row(fields, Request(id=number, prompt=_prompt(fields, chat), sampling=chosen))
+
+
+def row_seed(seed: int, number: str) -> int:
+    """A row's own seed: with one for all, draws of different rows would be alike."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest(), "little") >> 1
 
 
 def _prompt(fields: Mapping[str, Any], chat: bool) -> Prompt:

@@ -84,6 +84,20 @@ class Response:
     prompt: tuple[Token, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class FailedResponse(Response):
+    """In place of an answer to a request that failed, where a generator is told to go on without it.
+
+    One prompt of a hundred thousand that a provider always refuses, or that makes its server fail, must not stop the
+    others, nor go missing silently: every request has its response, and this one has no completions.
+
+    Attributes:
+      error: what happened.
+    """
+
+    error: str
+
+
 class Generator(Protocol):
     """Prompts in, texts with log-probabilities out."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aya_jax.config import UserError
-from aya_jax.inference.protocol import Request, Response
+from aya_jax.inference.protocol import FailedResponse, Request, Response
 from aya_jax.inference.remote_cache import RemoteCache, request_key
 from aya_jax.inference.remote_client import import_httpx, make_clients, read_key
 from aya_jax.inference.remote_config import RemoteModelConfig
@@ -29,20 +29,6 @@ from aya_jax.inference.remote_pace import Pace, backoff
 from aya_jax.inference.remote_wire import BadAnswer, body_of, decode, response_of, usage_of
 
 _AHEAD = 2  # requests that `generate` holds for each call that may be under way, so that none waits for the caller
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedResponse(Response):
-    """What `RemoteGenerator` gives in place of an answer for a request that failed, where `max_failures` allows it.
-
-    One prompt of a hundred thousand that a provider always refuses, or that makes its server fail, must not stop the
-    others, nor go missing silently: every request has its response, and this one has no completions.
-
-    Attributes:
-      error: what happened.
-    """
-
-    error: str
 
 
 @dataclass(frozen=True, kw_only=True)

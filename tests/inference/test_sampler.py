@@ -18,9 +18,7 @@ TYPES = {"temperature": np.float32, "top_k": np.int32, "top_p": np.float32, "min
 
 
 def options(rows: int, *, key: int = 0, **given: object) -> Options:
-    fields = {
-        name: jnp.full(rows, value, TYPES.get(name, np.float32)) for name, value in {**OFF, **given}.items()
-    }
+    fields = {name: jnp.full(rows, value, TYPES.get(name, np.float32)) for name, value in {**OFF, **given}.items()}
     return Options(**fields, key=jnp.asarray(np.arange(2 * rows).reshape(rows, 2) + 1000 * key, jnp.uint32))
 
 
@@ -60,7 +58,9 @@ def test_filters_equal_a_sort(logits, top_k, top_p, min_p):
     # At the very edge float32 and float64 sums may fall on either side.
     assert len(differ) <= 1
     if len(differ):
-        looser, tighter = (kept_by_sorting(logits, top_k, np.clip(top_p + d, 0, 1), min_p * (1 - d)) for d in (1e-5, -1e-5))
+        looser, tighter = (
+            kept_by_sorting(logits, top_k, np.clip(top_p + d, 0, 1), min_p * (1 - d)) for d in (1e-5, -1e-5)
+        )
         assert looser[differ[0]] != tighter[differ[0]]
 
 
@@ -79,7 +79,10 @@ def test_draws_follow_the_probabilities():
     likely = [0, 3, 511, 512, 699]
     logits[likely] = np.log([0.4, 0.1, 0.2, 0.05, 0.25])
     drawn = sample(
-        jnp.broadcast_to(jnp.asarray(logits), (rows, size)), jnp.zeros((rows, size), bool), options(rows), jnp.zeros(rows, jnp.int32)
+        jnp.broadcast_to(jnp.asarray(logits), (rows, size)),
+        jnp.zeros((rows, size), bool),
+        options(rows),
+        jnp.zeros(rows, jnp.int32),
     )
     counts = np.bincount(np.asarray(drawn), minlength=size)
     assert counts.sum() == counts[likely].sum()
@@ -95,7 +98,10 @@ def test_temperature_sharpens():
 
 
 @settings(deadline=None, max_examples=40)
-@given(hnp.arrays(np.float32, (1, 600), elements=st.sampled_from([0.0, 1e-30, 1.0, 3.0])), st.floats(0, 1, exclude_max=True, width=32))
+@given(
+    hnp.arrays(np.float32, (1, 600), elements=st.sampled_from([0.0, 1e-30, 1.0, 3.0])),
+    st.floats(0, 1, exclude_max=True, width=32),
+)
 def test_no_token_of_weight_zero_is_chosen(weights, uniform):
     weights[0, 77] = 2
     token = int(choose(jnp.asarray(weights), jnp.full((1, 2), uniform, jnp.float32))[0])
