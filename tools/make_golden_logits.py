@@ -1,4 +1,5 @@
-"""Makes tests/models/golden/*.npz: small models of transformers with random weights, and their logits.
+"""Makes tests/models/golden/*.npz: small models of transformers with random weights, and their logits; and the same models
+as transformers saves them, in tests/interop/golden/.
 
     python tools/make_golden_logits.py [DIRECTORY]
 
@@ -19,6 +20,7 @@ import numpy as np
 from aya_jax.models.config import TransformerConfig
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "models" / "golden"
+HUGGING_FACE = Path(__file__).parent.parent / "tests" / "interop" / "golden"
 
 _OURS = {
     "vocab_size": 96,
@@ -199,6 +201,7 @@ def main(directory: Path, say: Callable[[str], None] = print) -> None:
             **weights,
         )
         say(f"{path}: {path.stat().st_size:,} bytes")
+        model.half().save_pretrained(HUGGING_FACE / name)
 
 
 if __name__ == "__main__":
