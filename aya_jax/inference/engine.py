@@ -195,6 +195,10 @@ class Engine:
         """Takes other weights of the same model. Samples in work go on with them; no earlier prompt is reused."""
         self._params = None  # freed before the new ones are laid out
         self._params = self._decoder.lay_out(params)
+        self.forget()
+
+    def forget(self) -> None:
+        """Reuses nothing of the prompts so far."""
         self._slots.forget()
 
     @property

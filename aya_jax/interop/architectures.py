@@ -16,6 +16,7 @@ from aya_jax.models.config import TransformerConfig
 COHERE, COHERE2, LLAMA = "CohereForCausalLM", "Cohere2ForCausalLM", "LlamaForCausalLM"
 ARCHITECTURES = (COHERE, COHERE2, LLAMA)
 _LAYER = "model.layers.{}."
+_STRIP = 32  # rows that are turned at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +40,28 @@ class Rule:
 
     def to_ours(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """A tensor of theirs as (one layer of) our parameter, of this shape."""
-        return (array.T if self.inputs else array).reshape(shape)
+        return (transposed(array) if self.inputs else array).reshape(shape)
 
     def to_theirs(self, array: np.ndarray) -> np.ndarray:
-        """(One layer of) our parameter as their tensor; a view where it can be."""
+        """(One layer of) our parameter as their tensor."""
         if not self.inputs:
             return array
-        return array.reshape(math.prod(array.shape[: self.inputs]), -1).T
+        return transposed(array.reshape(math.prod(array.shape[: self.inputs]), -1))
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of their tensor, from (one layer of) ours."""
         if not self.inputs:
             return shape
         return math.prod(shape[self.inputs :]), math.prod(shape[: self.inputs])
+
+
+def transposed(array: np.ndarray) -> np.ndarray:
+    """A matrix the other way round, in its own memory; strip by strip, which caches like more than twice as well."""
+    bits = array.view(f"u{array.dtype.itemsize}")
+    result = np.empty(bits.shape[::-1], bits.dtype)
+    for start in range(0, len(bits), _STRIP):
+        result[:, start : start + _STRIP] = bits[start : start + _STRIP].T
+    return result.view(array.dtype)
 
 
 def architecture_of(config: TransformerConfig) -> str:

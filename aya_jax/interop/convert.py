@@ -84,7 +84,7 @@ def to_ours(
         array = reader.read(rule.name.format(layer)).astype(dtype, copy=False)
         if rule.path.endswith("/table") and len(array) < rows:
             array = np.concatenate([array, np.zeros((rows - len(array), array.shape[1]), dtype)])
-        writer.write(rule.path, layer, np.ascontiguousarray(rule.to_ours(array, shape)))
+        writer.write(rule.path, layer, rule.to_ours(array, shape))
         return array.nbytes
 
     jobs = (
@@ -121,7 +121,7 @@ def to_hugging_face(
     total = sum(info.nbytes for info in entries.values())
 
     def read(name: str) -> np.ndarray:
-        return np.ascontiguousarray(_of_rows(reader, name, rows).astype(dtype, copy=False))
+        return _of_rows(reader, name, rows).astype(dtype, copy=False)
 
     with _Ahead(read, entries) as ahead:
         write_tensors(

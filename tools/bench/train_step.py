@@ -12,14 +12,11 @@ above 1, ours is faster. Needs the `transformers` and `torch` packages.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from turns import alternate, seconds, serve
 
 BATCH, LENGTH = 8, 256
 WARM_UP = 3
@@ -37,10 +34,11 @@ def main() -> None:
     parser.add_argument("--worker", choices=list(WORKERS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        serve(arguments.worker, arguments.models[0], arguments.threads)
+        serve(WORKERS, arguments.worker, arguments.models[0], threads=arguments.threads, warm_up=WARM_UP)
         return
     for model in arguments.models:
-        times = alternate(model, arguments.steps, arguments.threads)
+        command = [__file__, model, "--threads", str(arguments.threads), "--worker"]
+        times = alternate(command, list(WORKERS), arguments.steps)
         ours, theirs = (statistics.median(times[name]) for name in ("jax", "torch"))
         pairs = sorted(theirs / ours for ours, theirs in zip(times["jax"], times["torch"], strict=True))
         print(
@@ -49,54 +47,6 @@ def main() -> None:
             f"{pairs[len(pairs) // 4]:.3f} to {pairs[-1 - len(pairs) // 4]:.3f}, {len(pairs)} pairs)",
             flush=True,
         )
-
-
-def alternate(model: str, steps: int, threads: int) -> dict[str, list[float]]:
-    """Seconds of each measured step, one library after the other."""
-    command = [sys.executable, __file__, model, "--threads", str(threads), "--worker"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = {name: subprocess.Popen([*command, name], **pipes) for name in WORKERS}
-    times: dict[str, list[float]] = {name: [] for name in WORKERS}
-    try:
-        for name, worker in workers.items():
-            print(f"  {name}: {answer(name, worker)}", file=sys.stderr, flush=True)
-        for _ in range(steps):
-            for name, worker in workers.items():
-                worker.stdin.write("step\n")
-                worker.stdin.flush()
-                times[name].append(answer(name, worker))
-    finally:
-        for worker in workers.values():
-            worker.stdin.close()
-            worker.wait(timeout=60)
-    return times
-
-
-def answer(name: str, worker: subprocess.Popen) -> object:
-    """What a worker says next; ends the measurement if it has died (its own message is on stderr)."""
-    line = worker.stdout.readline()
-    if not line:
-        raise SystemExit(f"the {name} worker ended with {worker.wait()}")
-    return json.loads(line)
-
-
-def serve(name: str, model: str, threads: int) -> None:
-    """A worker: sets up, says what it runs, then takes a step for each line on stdin and answers with its seconds."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    step, description = WORKERS[name](model, threads)
-    for _ in range(WARM_UP):
-        step()
-    print(json.dumps(description), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(seconds(step)), flush=True)
-
-
-def seconds(step: Step) -> float:
-    """The duration of one step."""
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
 
 
 def our_step(model: str, threads: int) -> tuple[Step, str]:

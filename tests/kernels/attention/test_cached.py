@@ -97,7 +97,9 @@ def test_a_row_has_the_same_bits_however_long_its_neighbours_are(monkeypatch):
 
     def of_first_row(lengths):
         lengths = jnp.asarray(lengths, jnp.int32)
-        attend = jax.jit(lambda: read(query[:, :1], keys, values, lengths[:, None] - 1, lengths, window=None, scale=0.3))
+        attend = jax.jit(
+            lambda: read(query[:, :1], keys, values, lengths[:, None] - 1, lengths, window=None, scale=0.3)
+        )
         return np.asarray(attend()[0])
 
     np.testing.assert_array_equal(of_first_row([30, 30, 30]), of_first_row([30, 200, 1]))
@@ -119,7 +121,9 @@ def test_a_span_reads_what_a_search_for_it_would(monkeypatch):
 def test_nothing_seen_gives_zero():
     query, key, value = arrays(8)
     keys, values = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
-    output = read(query[:, :1], keys, values, jnp.zeros((ROWS, 1), jnp.int32), jnp.zeros(ROWS, jnp.int32), window=None, scale=1.0)
+    output = read(
+        query[:, :1], keys, values, jnp.zeros((ROWS, 1), jnp.int32), jnp.zeros(ROWS, jnp.int32), window=None, scale=1.0
+    )
     np.testing.assert_array_equal(output, np.zeros_like(output))
 
 
