@@ -50,7 +50,9 @@ def choose(
     if implementation is None:
         if tokens * vocab_size <= DENSE_LOGITS:
             return "dense"
-        return "pallas_tpu" if _kernel_refusal(platform, device_kind) is None and (width or 0) <= KERNEL_WIDTH else "tiled"
+        return (
+            "pallas_tpu" if _kernel_refusal(platform, device_kind) is None and (width or 0) <= KERNEL_WIDTH else "tiled"
+        )
     if implementation not in IMPLEMENTATIONS:
         raise UserError(f"no cross-entropy {implementation!r}; there are {', '.join(IMPLEMENTATIONS)}")
     if implementation == "pallas_tpu" and (refusal := _kernel_refusal(platform, device_kind)):
