@@ -130,7 +130,7 @@ PROCESS_FLAGS = {
     "join_timeout": "seconds to wait for all of them at the start (300)",
     "heartbeat_timeout": "seconds after which a silent machine counts as gone (100)",
 }
-_FLAGS = ("--gin_file", "--gin_search_paths", "--help", "--version", *(f"--{name}" for name in PROCESS_FLAGS))
+_FLAGS = ("--gin_file", "--gin_search_paths", "--help", "--version", "--chat", *(f"--{name}" for name in PROCESS_FLAGS))
 _INTERRUPTED = 130
 
 
@@ -184,6 +184,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             words.append(argument)
         elif name.startswith("--gin."):
             bindings.append(argument)
+        elif argument == "--chat":
+            bindings.append("--gin.GenerateConfig.chat=True")
         elif argument in ("-h", "--help", "--version"):
             flags["version" if argument == "--version" else "help"] = True
         elif name in ("--gin_file", "--gin_search_paths") and equals and value:

@@ -2,10 +2,10 @@
 
     python tools/compare_logits.py A B [--text FILE] [--length 256]
 
-A and B are run directories, checkpoints, or Hugging Face directories, of one vocabulary. The text (by default the shipped
-sample's, in several scripts) is encoded by A's tokenizer; without one, tokens are random. Prints, over all positions: the largest
-and the mean absolute difference of the logits, the mean and the largest KL divergence of B's next token from A's in nats, and how
-often the likeliest token is the same. Both are computed in float32.
+A and B are run directories, checkpoints, or Hugging Face directories, of one vocabulary. The text (by default some sentences in
+several scripts) is encoded by A's tokenizer; without one, tokens are random. Prints, over all positions: the largest and the
+mean absolute difference of the logits, the mean and the largest KL divergence of B's next token from A's in nats, and how often
+the likeliest token is the same. Both are computed in float32.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aya_jax.config import Resolved, UserError
 from aya_jax.data.chat import Message
+from aya_jax.inference.chat_terminal import converse
 from aya_jax.inference.config import LocalModelConfig, SamplingConfig
 from aya_jax.inference.generate_config import GenerateConfig
 from aya_jax.inference.journal import Journal
@@ -30,8 +31,14 @@ def run(resolved: Resolved[GenerateConfig]) -> None:
     """
     config, console = resolved.config, Console()
     rows = None if config.input is None else read_rows(config.input, config.sampling, chat=config.chat)
-    with open_model(config.model, lambda text: console.print(text, highlight=False)) as generator:
-        if rows is None:
+    talks = rows is None and config.prompt is None
+    model = config.model
+    if talks and isinstance(model, LocalModelConfig):  # one person at a time
+        model = dataclasses.replace(model, engine=dataclasses.replace(model.engine, slots=1, prefill_rows=1))
+    with open_model(model, lambda text: console.print(text, highlight=False)) as generator:
+        if talks:
+            converse(generator, config.sampling, console)
+        elif rows is None:
             prompt = (Message("user", config.prompt),) if config.chat else config.prompt
             answer_one(generator, Request(id="prompt", prompt=prompt, sampling=config.sampling), console)
         else:

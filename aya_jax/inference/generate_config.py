@@ -19,7 +19,8 @@ class GenerateConfig:
     Attributes:
       model: what answers: a model on this machine, or an endpoint on the network.
       prompt: one prompt; the answer is printed. Bind PROMPT.
-      chat: the prompt is what a user says in a conversation, and the model's chat template is put around it.
+      chat: the prompt is what a user says in a conversation, and the model's chat template is put around it; without a
+        prompt or a file, a conversation in the terminal. `--chat` sets it.
       input: a .jsonl or .jsonl.gz file; a row has `prompt` (a text) or `messages` (role and content), and may have `id` and
         `sampling` (fields of SamplingConfig that differ for it). Bind INPUT.
       output: the .jsonl file to write: the input's rows in their order, each with `completions`. Bind OUTPUT.
@@ -38,7 +39,7 @@ class GenerateConfig:
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is missing, or given twice."""
-        if self.prompt is None and self.input is None:
+        if self.prompt is None and self.input is None and not self.chat:
             yield Problem(
                 "prompt", "a prompt, or a file of them: add --gin.PROMPT=... or --gin.INPUT=... --gin.OUTPUT=..."
             )
