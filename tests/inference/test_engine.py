@@ -228,12 +228,13 @@ def test_greedy_tokens_are_those_of_transformers(name, penalty):
     import torch
 
     network = torch_model(name)
+    network.generation_config.eos_token_id = None  # go on after it, as the engine does without stop tokens
     params = jax.tree.map(jnp.asarray, convert(network.state_dict(), CONFIGS[name]))
     engine = Engine(Transformer(CONFIGS[name]), params, SHAPE)
     sampling = SamplingConfig(max_tokens=30, temperature=0.0, repetition_penalty=penalty)
     given = prompts(5, 40, 17, 70, 33, 1)
     outcomes = finish(engine, *(TokenRequest(prompt=prompt, sampling=sampling) for prompt in given))
     for prompt, outcome in zip(given, outcomes, strict=True):
-        options = {"max_new_tokens": 30, "min_new_tokens": 30, "do_sample": False, "repetition_penalty": penalty}
+        options = {"max_new_tokens": 30, "do_sample": False, "repetition_penalty": penalty}
         theirs = network.generate(torch.tensor([prompt]), **options)
         assert ids(outcome) == theirs[0, len(prompt) :].tolist()
