@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from train_step import read_model
+from train_step import cohere_config, read_model
 from turns import alternate, serve
 
 PROMPTS, NEW, SLOTS = 16, 128, 16
@@ -62,19 +62,7 @@ def save_random_weights(model: str, directory: str) -> None:
 
     c = read_model(model)
     torch.manual_seed(0)
-    config = transformers.CohereConfig(
-        vocab_size=c.vocab_size,
-        hidden_size=c.embed_dim,
-        num_hidden_layers=c.num_layers,
-        num_attention_heads=c.num_heads,
-        num_key_value_heads=c.num_kv_heads,
-        intermediate_size=c.mlp_dim,
-        max_position_embeddings=c.max_sequence_length,
-        logit_scale=c.logit_scale,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=None,
-    )
+    config = cohere_config(c, pad_token_id=0, bos_token_id=1, eos_token_id=None)
     transformers.CohereForCausalLM(config).save_pretrained(directory)
 
 

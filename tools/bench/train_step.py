@@ -110,18 +110,7 @@ def torch_step(model: str, threads: int) -> tuple[Step, str]:
 
     torch.set_num_threads(threads)
     c = read_model(model)
-    config = transformers.CohereConfig(
-        vocab_size=c.vocab_size,
-        hidden_size=c.embed_dim,
-        num_hidden_layers=c.num_layers,
-        num_attention_heads=c.num_heads,
-        num_key_value_heads=c.num_kv_heads,
-        intermediate_size=c.mlp_dim,
-        max_position_embeddings=c.max_sequence_length,
-        logit_scale=c.logit_scale,
-        use_cache=False,
-        attn_implementation="sdpa",
-    )
+    config = cohere_config(c, use_cache=False, attn_implementation="sdpa")
     tokens = torch.tensor(random_tokens(c.vocab_size), dtype=torch.long)
 
     def make(adamw: dict[str, bool]) -> Step:
@@ -148,6 +137,23 @@ def torch_step(model: str, threads: int) -> tuple[Step, str]:
     best = min(steps, key=lambda name: min(seconds(steps[name]) for _ in range(3)))
     about = f"torch {torch.__version__}, transformers {transformers.__version__}, sdpa, AdamW {best}"
     return steps[best], about
+
+
+def cohere_config(c, **more: object):
+    """The transformers configuration of a model's shape."""
+    import transformers
+
+    return transformers.CohereConfig(
+        vocab_size=c.vocab_size,
+        hidden_size=c.embed_dim,
+        num_hidden_layers=c.num_layers,
+        num_attention_heads=c.num_heads,
+        num_key_value_heads=c.num_kv_heads,
+        intermediate_size=c.mlp_dim,
+        max_position_embeddings=c.max_sequence_length,
+        logit_scale=c.logit_scale,
+        **more,
+    )
 
 
 def read_model(path: str):
