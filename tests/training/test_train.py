@@ -161,7 +161,7 @@ def test_a_sequence_longer_than_the_model_is_a_configuration_error(workplace, tm
         (["TransformerConfig.vocab_size=200"], "has 259 tokens and the model 200 rows"),
         (["ValidationConfig.tasks=('text_xx',)"], r"text_xx.*no such held-out documents.*code_web, text_de, text_en"),
         (["MixtureConfig.rates='text_xx'"], "text_xx"),
-        (["TrainConfig.initialize_from='nowhere'"], "nowhere: no checkpoint is there"),
+        (["TrainConfig.initialize_from='nowhere'"], "nowhere: no model is there"),
     ],
 )
 def test_what_does_not_fit_is_said_before_training(workplace, tmp_path, bindings, message):
