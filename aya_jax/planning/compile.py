@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 import time
@@ -11,10 +12,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import Mesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh
 
 from aya_jax.config.errors import UserError
 from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.config import MESH_AXES
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import batch_sharding
 from aya_jax.planning.hlo import Collective, collectives, parse
@@ -70,6 +72,23 @@ class Compiled:
     collectives: tuple[Collective, ...] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """What lowering for a platform said, without its compiler.
+
+    Attributes:
+      platform: as JAX calls it.
+      seconds: how long it took.
+      kernels: calls of what is not XLA's own (Triton, cuDNN), by name.
+      message: why it does not lower here; empty where it does.
+    """
+
+    platform: str
+    seconds: float
+    kernels: dict[str, int]
+    message: str = ""
+
+
 def tpu_mesh(config: TrainConfig, target: Target) -> Mesh:
     """The run's mesh over a TPU's devices as the compiler describes them; needs libtpu."""
     options: dict[str, Any] = {"num_slices": config.mesh.slice} if config.mesh.slice > 1 else {}
@@ -107,7 +126,21 @@ def compile_for(config: TrainConfig, mesh: Mesh, num_tasks: int, compiler: str, 
     return _report(compiled.memory_analysis(), found, compiler, seconds)
 
 
-def lower(config: TrainConfig, mesh: Mesh, num_tasks: int) -> Any:
+def lower_for_gpu(config: TrainConfig, target: Target, num_tasks: int) -> Lowered:
+    """Lowers the step, with the kernels that such a GPU would be given, for GPUs that this machine does not have."""
+    device = AbstractDevice(f"NVIDIA {target.chip.name.upper()}", None, "gpu")
+    shape = config.mesh.shape(target.chips * config.mesh.slice)
+    mesh = AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), abstract_device=device)
+    started = time.monotonic()
+    try:
+        text = lower(config, mesh, num_tasks).as_text()
+    except (UserError, NotImplementedError, ValueError, RuntimeError) as error:
+        return Lowered("cuda", time.monotonic() - started, {}, first_sentence(str(error)))
+    kernels = collections.Counter(re.findall(r"stablehlo\.custom_call @([\w$.]+)", text))
+    return Lowered("cuda", time.monotonic() - started, dict(kernels))
+
+
+def lower(config: TrainConfig, mesh: Mesh | AbstractMesh, num_tasks: int) -> Any:
     """The run's step, traced for the mesh's platform and lowered, with the state donated as in training."""
     data = config.data
     check_divides(mesh, config.mesh.logical_axes, data.global_batch // config.accumulation, data.sequence_length)
@@ -123,8 +156,11 @@ def lower(config: TrainConfig, mesh: Mesh, num_tasks: int) -> Any:
         )
         for name, kind in (kinds | {"loss_weights": jnp.float32}).items()
     }
-    with jax.set_mesh(mesh):
-        return step.lower(state, batch)
+    if isinstance(mesh, Mesh):
+        with jax.set_mesh(mesh):
+            return step.lower(state, batch)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return step.trace(state, batch).lower(lowering_platforms=("cuda",))
 
 
 def _report(memory: Any, found: Sequence[Collective], compiler: str, seconds: float) -> Compiled:

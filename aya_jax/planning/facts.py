@@ -9,7 +9,7 @@ from typing import Any
 
 from aya_jax.config.errors import UserError
 from aya_jax.models import flops, parameters
-from aya_jax.planning.compile import Compiled, compile_for, emulated_mesh, tpu_mesh
+from aya_jax.planning.compile import Compiled, compile_for, emulated_mesh, lower_for_gpu, tpu_mesh
 from aya_jax.planning.config import PlanConfig
 from aya_jax.planning.hlo import KINDS, Collective
 from aya_jax.planning.memory import estimate, shares
@@ -46,6 +46,7 @@ def described(plan: PlanConfig, compiled: Compiled | None = None) -> dict[str, A
         "roofline": dataclasses.asdict(line)
         | {name: getattr(line, name) for name in ("overlapped", "in_turn", "mfu_bound", "mfu_in_turn")},
         "compiled": None,
+        "lowered": None,
     }
 
 
@@ -63,27 +64,29 @@ def estimated(plan: PlanConfig) -> dict[str, Any]:
 def compiled(plan: PlanConfig) -> dict[str, Any]:
     """`described`, with what the compiler says.
 
-    For a TPU, the TPU's own compiler. For GPUs there is none without one: the step is partitioned for emulated CPU devices,
-    which gives arguments and collectives; its temporaries are not a GPU's.
+    For a TPU, the TPU's own compiler. For GPUs there is none without one: the step is lowered for CUDA, which traces the
+    kernels that it would run there, and partitioned for emulated CPU devices, which gives arguments and collectives; its
+    temporaries are not a GPU's.
 
     Raises:
       UserError: as `described`, or libtpu is missing or cannot be used.
     """
     target, train = plan.machine(), plan.train
     if target.chip.platform == "tpu":
-        result = _compiled_for_tpu(plan)
+        result, lowered = _compiled_for_tpu(plan), None
     else:
         count = target.chips * train.mesh.slice
         mesh = emulated_mesh(train, count)
         name = f"XLA on {count} emulated CPU devices"
-        result = compile_for(in_a_loop(train), mesh, plan.num_tasks, name, group=target.chip.group)
-    return described(plan, result) | {"compiled": as_json(result)}
+        lowered = dataclasses.asdict(lower_for_gpu(train, target, plan.num_tasks))
+        result = compile_for(as_emulated(train), mesh, plan.num_tasks, name, group=target.chip.group)
+    return described(plan, result) | {"compiled": as_json(result), "lowered": lowered}
 
 
-def in_a_loop(train: TrainConfig) -> TrainConfig:
-    """The run with its layers in a loop, as on an accelerator, where the emulated devices would have them in a row."""
-    unroll = train.precision.unroll or 1
-    return dataclasses.replace(train, precision=dataclasses.replace(train.precision, unroll=unroll))
+def as_emulated(train: TrainConfig) -> TrainConfig:
+    """The run for emulated devices: layers in a loop, as on an accelerator, and attention by what a CPU can run."""
+    precision = dataclasses.replace(train.precision, unroll=train.precision.unroll or 1, attention=None)
+    return dataclasses.replace(train, precision=precision)
 
 
 def as_json(result: Compiled) -> dict[str, Any]:

@@ -36,7 +36,9 @@ class Estimate:
       gradients: one per parameter, and float32 sums of them where a batch is computed in parts.
       activations: what the layers keep for the backward pass.
       layer: one layer at work: what lies between its input and its output, and its weights, gathered and cast.
-      logits: float32 logits of one tile, their softmax and its gradient, the token table gathered and cast, and its gradient.
+      table: the token table, gathered and cast: compilers gather it ahead, while layers are at work.
+      logits: float32 logits of one tile, their softmax and its gradient, and the table's gradient: a piece of it and the
+        same summed over the devices where kernels make it by pieces.
     """
 
     parameters: int
@@ -45,6 +47,7 @@ class Estimate:
     gradients: int
     activations: int
     layer: int
+    table: int
     logits: int
 
     @property
@@ -55,7 +58,7 @@ class Estimate:
     @property
     def temporaries(self) -> int:
         """What exists within the step at its fullest moment: in the loss, or in a layer's backward pass."""
-        return self.gradients + self.activations + max(self.layer, self.logits)
+        return self.gradients + self.activations + self.table + max(self.layer, self.logits)
 
     @property
     def peak(self) -> int:
@@ -123,7 +126,10 @@ def estimate(config: TrainConfig, devices: int, chip: Chip | None = None) -> Est
     rows = model.vocab_size / share.tensor
     chosen = loss_implementation(config, share)
     tile = share.tokens if chosen == "dense" else min(share.tokens, cross_entropy.TILE_LOGITS / rows)
-    logits = 0 if chosen == "pallas_tpu" else tile * rows * (4 + 4 + width)
+    if chosen == "pallas_tpu":
+        logits = 2 * min(cross_entropy.GRADIENT_PIECE, 4 * rows * model.embed_dim)
+    else:
+        logits = tile * rows * (4 + 4 + width) + 4 * rows * model.embed_dim
     return Estimate(
         parameters=parameters,
         optimizer=moments,
@@ -131,7 +137,8 @@ def estimate(config: TrainConfig, devices: int, chip: Chip | None = None) -> Est
         gradients=parameters + sums,
         activations=int(kept),
         layer=int(2 * one_layer + weights),
-        logits=int(logits + rows * model.embed_dim * (width + 4)),
+        table=int(rows * model.embed_dim * width),
+        logits=int(logits),
     )
 
 

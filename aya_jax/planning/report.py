@@ -17,7 +17,8 @@ _PARTS = {
     "gradients": "gradients",
     "activations": "activations kept",
     "layer": "one layer at work",
-    "logits": "logits, gathered table and its gradient",
+    "table": "token table, gathered",
+    "logits": "logits and the table's gradient",
 }
 _EXACT = ("parameters", "optimizer", "batch")
 
@@ -76,6 +77,11 @@ def _heading(found: dict[str, Any]) -> Table:
     }
     if compiled is not None and chip["platform"] == "gpu":
         rows["found by"] += "; memory is estimated, not compiled for the GPU"
+    if lowered := found["lowered"]:
+        kernels = ", ".join(f"{count} x {name}" for name, count in lowered["kernels"].items()) or "none but XLA's own"
+        rows["lowered for"] = f"{lowered['platform']} in {lowered['seconds']:.1f} s; kernels: {kernels}"
+        if lowered["message"]:
+            rows["lowered for"] = f"{lowered['platform']}: not on this machine: {lowered['message']}"
     if found["note"]:
         rows["note"] = found["note"]
     return _pairs("Plan", rows)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from aya_jax.planning.compile import lower_for_gpu
 from tests.planning.plans import aya_plan, flags, tiny
 
 LIBTPU = importlib.util.find_spec("libtpu") is not None
@@ -32,6 +33,24 @@ def test_report(gpu):
         title in printed
         for title in ("Memory on each chip", "a roofline, not a measurement", "Collectives of one step")
     )
+
+
+def test_lowered_for_cuda(gpu):
+    found, printed = gpu
+    assert found["lowered"]["message"] == ""
+    assert "lowered for" in printed
+
+
+@pytest.mark.parametrize(
+    ("attention", "kernels", "message"), [("pallas_gpu", {"triton"}, ""), ("cudnn", set(), "cuDNN")]
+)
+def test_kernels_by_name_are_those_of_a_gpu(attention, kernels, message):
+    """Attention that a CPU cannot run is lowered for the GPU that is not here; cuDNN's asks for its library."""
+    plan = tiny("h200-8", "SEQUENCE_LENGTH=128", f"PrecisionConfig.attention={attention}", hardware="gpu")
+    found = lower_for_gpu(plan.train, plan.machine(), 3)
+    assert {name.rpartition(".")[2] for name in found.kernels} == kernels
+    assert message in found.message
+    assert bool(found.message) == bool(message)
 
 
 def test_collectives_count_the_loops(gpu):

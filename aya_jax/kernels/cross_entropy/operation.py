@@ -4,7 +4,7 @@ Under a mesh each device scores its tokens against its rows of the table, which 
 tokens (FSDP) and no others. Two numbers per token cross the axes that divide the vocabulary: a maximum and a sum for
 log-sum-exp, and the target's logit, which one device has (Shoeybi et al. 2019, Megatron-LM, section 3). Backward, the
 gradient of hidden is summed over those axes, and that of the rows, in float32, once over the tokens' axes: scattered where
-they divide the width, after the last tile.
+they divide the width, after the last tile of tokens, or as the TPU's kernels do it after each piece of the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from aya_jax.config.errors import UserError
 from aya_jax.kernels.cross_entropy import xla
 from aya_jax.parallel.config import LogicalAxes, as_tuple
+
+# Bytes of the table's float32 gradient that "pallas_tpu" holds at a time: what is made is summed over the devices first.
+GRADIENT_PIECE = 2**29
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +113,9 @@ class Plan:
         # Pallas is imported where it is used: it takes as long as the rest of this package.
         from aya_jax.kernels.cross_entropy import pallas_tpu
 
-        return tuple(functools.partial(f, interpret=self.interpret) for f in (pallas_tpu.forward, pallas_tpu.backward))
+        whole = math.prod(self.layout.parts((axis,)) for axis in self.layout.embed) if self.layout else 1
+        backward = functools.partial(pallas_tpu.backward, interpret=self.interpret, multiple=whole)
+        return functools.partial(pallas_tpu.forward, interpret=self.interpret), backward
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -128,7 +133,7 @@ def _forward(plan: Plan, hidden: jax.Array, table: jax.Array, targets: jax.Array
         targets = _own(targets, table.shape[0], layout)
         if layout:
             for axis in reversed(layout.embed):  # the last axis of a dim varies fastest: its parts lie side by side
-                table = jax.lax.all_gather(table, axis, axis=1, tiled=True)
+                table = _gather_width(table, axis, layout.parts((axis,)))
         (target, lse), kept = plan.functions()[0](hidden, table, targets)
         if layout and layout.parts(layout.vocab) > 1:
             peak = jax.lax.pmax(lse, layout.vocab)
@@ -154,15 +159,20 @@ def _backward(plan: Plan, saved, cotangents):
 
     def local(hidden, table, targets, kept, lse, grad_log_probs, grad_lse):
         own = _own(targets, table.shape[0], layout)
-        gradients = plan.functions()[1](hidden, table, own, kept, lse, grad_log_probs, grad_lse - grad_log_probs)
-        grad_hidden, grad_table = gradients
+        cotangents = grad_log_probs, grad_lse - grad_log_probs
+        grad_hidden, grad_table = plan.functions()[1](hidden, table, own, kept, lse, *cotangents, share=share)
         if layout:
             grad_hidden = jax.lax.psum(grad_hidden, layout.vocab)
+        return grad_hidden, grad_table
+
+    def share(rows: jax.Array) -> jax.Array:
+        """Rows of this device's float32 gradient [n, D] -> what it keeps of their sum over the tokens' axes."""
+        if layout:
             for axis in layout.embed:
-                grad_table = jax.lax.psum_scatter(grad_table, axis, scatter_dimension=1, tiled=True)
+                rows = _scatter_width(rows, axis, layout.parts((axis,)))
             rest = tuple(axis for axis in (*layout.batch, *layout.sequence) if axis not in layout.embed)
-            grad_table = jax.lax.psum(grad_table, rest)
-        return grad_hidden, grad_table.astype(plan.table_dtype)
+            rows = jax.lax.psum(rows, rest)
+        return rows.astype(plan.table_dtype)
 
     if layout:
         specs = _Specs.of(layout)
@@ -173,11 +183,30 @@ def _backward(plan: Plan, saved, cotangents):
             out_specs=(specs.hidden, specs.table),
             check_vma=False,
         )
-    grad_hidden, grad_table = local(*saved, *cotangents)
-    return grad_hidden, grad_table, None
+    return *local(*saved, *cotangents), None
 
 
 scores.defvjp(_forward, _backward)
+
+
+def _gather_width(table: jax.Array, axis: str, parts: int) -> jax.Array:
+    """[V, D / parts] -> [V, D]: turned to [V / parts, D] first, since whole rows are gathered where they are to lie.
+
+    A few columns of each row, as FSDP over many devices has them, are not what a TPU's memory is tiled by: they would be
+    gathered beside one another and put in order by copies of the whole table.
+    """
+    if table.shape[0] % parts:
+        return jax.lax.all_gather(table, axis, axis=1, tiled=True)
+    table = jax.lax.all_to_all(table, axis, split_axis=0, concat_axis=1, tiled=True)
+    return jax.lax.all_gather(table, axis, axis=0, tiled=True)
+
+
+def _scatter_width(gradient: jax.Array, axis: str, parts: int) -> jax.Array:
+    """The sum over a mesh axis of [V, D], of which each device keeps [V, D / parts]: the transpose of `_gather_width`."""
+    if gradient.shape[0] % parts:
+        return jax.lax.psum_scatter(gradient, axis, scatter_dimension=1, tiled=True)
+    gradient = jax.lax.psum_scatter(gradient, axis, scatter_dimension=0, tiled=True)
+    return jax.lax.all_to_all(gradient, axis, split_axis=1, concat_axis=0, tiled=True)
 
 
 def _own(targets: jax.Array, rows: int, layout: Layout | None) -> jax.Array:

@@ -20,7 +20,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from aya_jax.config.errors import UserError
-from aya_jax.kernels.cross_entropy.xla import Kept, Scores
+from aya_jax.kernels.cross_entropy.operation import GRADIENT_PIECE
+from aya_jax.kernels.cross_entropy.xla import Kept, Scores, Share
 
 # What blocks may take of VMEM, and the limit told to the compiler: TPU v5p has 64 MiB, v5e and v6e 128 MiB.
 _BUDGET = 40 * 2**20
@@ -53,17 +54,48 @@ def forward(hidden: jax.Array, table: jax.Array, targets: jax.Array, *, interpre
 
 
 def backward(
-    hidden, table, targets, kept: Kept, lse, grad_target, grad_lse, *, interpret: bool = False
+    hidden,
+    table,
+    targets,
+    kept: Kept,
+    lse,
+    grad_target,
+    grad_lse,
+    *,
+    share: Share,
+    multiple: int,
+    interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """Two kernels, one for each gradient.
+    """Two kernels, one for each gradient; that of the table by pieces of the vocabulary, each shared before the next is made.
+
+    Args:
+      multiple: pieces are of a multiple of so many rows.
 
     Raises:
       UserError: if the width is too large for VMEM.
     """
     del kept
     per_token = targets, lse, grad_target, grad_lse
-    options = {"per_token": per_token, "interpret": interpret}
-    return _grad_hidden(hidden, table, **options), _grad_table(hidden, table, **options)
+    grad_hidden = _grad_hidden(hidden, table, per_token=per_token, interpret=interpret)
+    count = _pieces(*table.shape, multiple)
+    pieces = table.reshape(count, -1, table.shape[1])
+    first = jnp.arange(count, dtype=targets.dtype) * pieces.shape[1]
+
+    def piece(rows):
+        table, first = rows
+        own = (targets - first, lse, grad_target, grad_lse)  # a target of another piece is no row of this one
+        return share(_grad_table(hidden, table, per_token=own, interpret=interpret))
+
+    grad_table = jax.lax.map(piece, (pieces, first))
+    return grad_hidden, grad_table.reshape(-1, grad_table.shape[2])
+
+
+def _pieces(rows: int, width: int, multiple: int) -> int:
+    """Into how many equal pieces of a multiple of rows a table's gradient is cut, so that one is of GRADIENT_PIECE bytes or less."""
+    count = 1
+    while 4 * rows * width > count * GRADIENT_PIECE and rows % (2 * count * multiple) == 0:
+        count *= 2
+    return count
 
 
 def _grad_hidden(hidden, table, *, per_token, interpret: bool) -> jax.Array:

@@ -9,17 +9,19 @@ Cross-Entropy, section 4). The table's gradient is accumulated in float32 over t
 Forward: hidden [B, S, D], table [V, D] in the same dtype, targets int32 [B, S] (-1 where the row is not of this table) ->
 ((logit of the target, or 0; log-sum-exp), kept), float32 [B, S] each; what is kept is a tuple of arrays [B, S, n].
 Backward: the same with what was kept, the log-sum-exp over the whole vocabulary, g and e -> (the gradient of hidden, in its
-dtype; that of the table, float32).
+dtype; that of the table, float32, as `share` leaves it: a function of whole rows, which sums them over a mesh's devices).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 Scores = tuple[jax.Array, jax.Array]
+Share = Callable[[jax.Array], jax.Array]
 Kept = tuple[jax.Array, ...]
 
 
@@ -32,15 +34,18 @@ def dense_forward(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> tu
     return (_pick(logits, targets), lse), (weights, peak)
 
 
-def dense_backward(hidden, table, targets, kept: Kept, lse, grad_target, grad_lse) -> tuple[jax.Array, jax.Array]:
+def dense_backward(
+    hidden, table, targets, kept: Kept, lse, grad_target, grad_lse, *, share: Share
+) -> tuple[jax.Array, jax.Array]:
     """Two matrix products."""
     weights, peak = kept
     factor = grad_lse[..., None] * jnp.exp(peak - lse[..., None])
     if hidden.dtype == jnp.float32:
-        return _dense_backward_float32(hidden, table, targets, weights, factor, grad_target)
+        grad_hidden, grad_table = _dense_backward_float32(hidden, table, targets, weights, factor, grad_target)
+        return grad_hidden, share(grad_table)
     grad_logits = _grad_logits(weights, factor, targets, grad_target, hidden.dtype)
     grad_hidden = jnp.einsum("bsv,vd->bsd", grad_logits, table)
-    return grad_hidden, jnp.einsum("bsv,bsd->vd", grad_logits, hidden, preferred_element_type=jnp.float32)
+    return grad_hidden, share(jnp.einsum("bsv,bsd->vd", grad_logits, hidden, preferred_element_type=jnp.float32))
 
 
 def _dense_backward_float32(hidden, table, targets, weights, factor, grad_target):
@@ -70,7 +75,7 @@ def tiled_forward(hidden: jax.Array, table: jax.Array, targets: jax.Array, *, ti
 
 
 def tiled_backward(
-    hidden, table, targets, kept: Kept, lse, grad_target, grad_lse, *, tile: int
+    hidden, table, targets, kept: Kept, lse, grad_target, grad_lse, *, tile: int, share: Share
 ) -> tuple[jax.Array, jax.Array]:
     """Holds float32 [B, tile, V] and the table's gradient."""
     del kept
@@ -84,7 +89,7 @@ def tiled_backward(
 
     rows = jax.tree.map(functools.partial(_cut, tile=tile), (hidden, targets, lse, grad_target, grad_lse))
     grad_table, grad_hidden = jax.lax.scan(step, jnp.zeros(table.shape, jnp.float32), rows)
-    return _join(grad_hidden, hidden.shape[1]), grad_table
+    return _join(grad_hidden, hidden.shape[1]), share(grad_table)
 
 
 def _logits(hidden: jax.Array, table: jax.Array) -> jax.Array:
