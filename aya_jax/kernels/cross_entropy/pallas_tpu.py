@@ -91,7 +91,7 @@ def backward(
 
 
 def _pieces(rows: int, width: int, multiple: int) -> int:
-    """Into how many equal pieces a gradient is cut, so that one is of GRADIENT_PIECE bytes or less and of a multiple of rows."""
+    """Into how many equal pieces a gradient is cut: of GRADIENT_PIECE bytes or less, and of a multiple of rows."""
     count = 1
     while 4 * rows * width > count * GRADIENT_PIECE and rows % (2 * count * multiple) == 0:
         count *= 2
