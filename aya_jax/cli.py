@@ -88,6 +88,12 @@ VERBS: dict[str, Verb] = {
         "answers to a prompt, or to the rows of a JSONL file",
         base=("generate/base.gin",),
     ),
+    "serve": Verb(
+        "aya_jax.inference.serve_config:ServeConfig",
+        "aya_jax.inference.serve:run",
+        "a model behind an OpenAI-compatible HTTP interface",
+        base=("serve/base.gin",),
+    ),
     "study": Verb(
         "aya_jax.studies.config:StudyConfig", "aya_jax.studies.study:run", "run the stages of a study, sweeps included"
     ),
@@ -110,6 +116,7 @@ MACROS = {
     "OUTPUT": "the JSONL file that answers are written to",
     "SOURCE": "a model to convert",
     "TARGET": "the directory that a conversion writes; the machine that a run is planned for: v5p-128, v5e-256, h200-8",
+    "API_KEY_FILE": "a file with the key that an endpoint asks for, on one line",
     "PROFILE_STEPS": "(FIRST, LAST): the steps to trace",
     "DATA_DIR": "the corpus: 'sample', or a folder; the environment variable AYA_DATA where nothing binds it",
     "STORE_DIR": "where token stores are",

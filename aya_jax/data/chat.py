@@ -41,12 +41,17 @@ class Message:
 
 
 class ChatTokenizer:
-    """A vocabulary with what its directory says of texts, conversations and their ends."""
+    """A vocabulary with what its directory says of texts, conversations and their ends.
+
+    Attributes:
+      vocabulary: of its ids.
+      directory: where its files are; None for bytes.
+    """
 
     def __init__(self, known: Vocabulary, directory: Path | None):
         """Reads the small files beside a vocabulary; `open` is the way in."""
         self.vocabulary = known
-        self._directory = directory
+        self.directory = directory
         self._raw = None
         if directory is not None and (directory / _TOKENIZER).is_file():
             self._raw = Tokenizer.from_file(str(directory / _TOKENIZER))
@@ -136,7 +141,7 @@ class ChatTokenizer:
                 **self._special_tokens(),
             )
         except jinja2.TemplateError as error:
-            raise UserError(f"{self._directory}: the chat template refuses this conversation: {error}") from error
+            raise UserError(f"{self.directory}: the chat template refuses this conversation: {error}") from error
 
     def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """Token ids of a conversation.
@@ -165,8 +170,8 @@ class ChatTokenizer:
 
     @functools.cached_property
     def _template_source(self) -> str | None:
-        if self._directory is not None and self._raw is not None:
-            file = self._directory / _TEMPLATE
+        if self.directory is not None and self._raw is not None:
+            file = self.directory / _TEMPLATE
             if file.is_file():
                 return file.read_text(encoding="utf-8")
             given = self._settings.get("chat_template")
@@ -184,7 +189,7 @@ class ChatTokenizer:
 
         if self._template_source is None:
             raise UserError(
-                f"{self._directory or self.vocabulary.spec}: this tokenizer has no chat template; put the model's "
+                f"{self.directory or self.vocabulary.spec}: this tokenizer has no chat template; put the model's "
                 f"{_TEMPLATE} beside its {_TOKENIZER}, or give the prompt as text"
             )
 
@@ -201,17 +206,17 @@ class ChatTokenizer:
         try:
             return sandbox.from_string(self._template_source)
         except jinja2.TemplateError as error:
-            raise UserError(f"{self._directory}: the chat template is no valid Jinja template: {error}") from error
+            raise UserError(f"{self.directory}: the chat template is no valid Jinja template: {error}") from error
 
     # Files -----------------------------------------------------------------------------------------------------------
 
     def _read(self, name: str) -> Mapping[str, Any]:
-        if self._directory is None or not (self._directory / name).is_file():
+        if self.directory is None or not (self.directory / name).is_file():
             return {}
         try:
-            return json.loads((self._directory / name).read_bytes())
+            return json.loads((self.directory / name).read_bytes())
         except ValueError as error:
-            raise UserError(f"{self._directory / name}: not JSON: {error}") from error
+            raise UserError(f"{self.directory / name}: not JSON: {error}") from error
 
     def _special_tokens(self) -> dict[str, str]:
         """bos_token, eos_token and so on, as templates know them."""

@@ -45,7 +45,7 @@ class LocalGenerator:
           name: of the model.
           digest: computes `weights_digest`.
         """
-        self.name, self.tokenizer, self.max_length = name, tokenizer, engine.max_length
+        self.name, self.tokenizer, self.max_length, self.slots = name, tokenizer, engine.max_length, engine.config.slots
         self._engine, self._mesh, self._digest = engine, mesh, digest
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
@@ -57,6 +57,11 @@ class LocalGenerator:
     def weights_digest(self) -> str:
         """SHA-256 of the files that the weights were read from."""
         return self._digest()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its engine still runs."""
+        return self._failure is None
 
     def stats(self) -> EngineStats:
         """What the engine is doing, and has done."""
