@@ -67,7 +67,7 @@ def warm_up(generator: LocalGenerator, chunk: int) -> None:
 
 
 def listen(config: ServeConfig) -> socket.socket:
-    """The listening socket. A peer that acknowledges nothing for `write_seconds` is dropped by the kernel.
+    """The listening socket. What is still unread after twice `write_seconds` the kernel drops.
 
     Raises:
       UserError: the address cannot be had.
@@ -76,7 +76,7 @@ def listen(config: ServeConfig) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * config.limits.write_seconds))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2000 * config.limits.write_seconds))
     try:
         listener.bind((config.host, config.port))
     except OSError as error:
