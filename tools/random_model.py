@@ -1,6 +1,6 @@
 """A model of random weights as a Hugging Face directory, with a small chat tokenizer: for servers and engines to be tried with.
 
-    python tools/random_model.py models/tiny --embed-dim 64 --layers 2
+python -m tools.random_model models/tiny --embed-dim 64 --layers 2
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def run(resolved: Resolved[ServeConfig]) -> None:
 
 
 def warm_up(generator: LocalGenerator, chunk: int) -> None:
-    """Has the programs compiled that a first client would wait for: chunks of prompts of every size, with and without scores."""
+    """Compiles what a first client would wait for: chunks of prompts of every size, with and without scores."""
     lengths = [length for length in (2, chunk // 4 + 1, chunk // 2 + 1, chunk + 2) if length < generator.max_length]
     requests = [
         Request(
