@@ -111,6 +111,7 @@ MACROS = {
     "LEARNING_RATE": "the highest learning rate",
     "MIXTURE": "tasks and their rates, or the name of one",
     "MODEL_DIR": "a model to start from, to judge or to generate with: a run directory, a checkpoint, a Hugging Face directory",
+    "ADAPTER": "a LoRA adapter in PEFT's format, for MODEL_DIR or SOURCE",
     "PROMPT": "a text to go on from",
     "INPUT": "a JSONL file of prompts",
     "OUTPUT": "the JSONL file that answers are written to",

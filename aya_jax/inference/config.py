@@ -118,7 +118,8 @@ class LocalModelConfig:
     """A model on this machine, and how it is run.
 
     Attributes:
-      model_dir: a run directory, one of its checkpoints, or a Hugging Face directory; bind MODEL_DIR.
+      model_dir: a run directory, one of its checkpoints, a Hugging Face directory, or an adapter's; bind MODEL_DIR.
+      adapter: a LoRA adapter in PEFT's format that is added to the weights; bind ADAPTER.
       engine: the shape of the decode engine.
       precision: number formats; None: bfloat16 on GPUs and TPUs, float32 on CPU.
       mesh: the shape of the device mesh; by default the matrices are divided over all devices.
@@ -126,6 +127,7 @@ class LocalModelConfig:
     """
 
     model_dir: str
+    adapter: str | None = None
     engine: EngineConfig = field(default_factory=EngineConfig)
     precision: PrecisionConfig | None = None
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(fsdp=1, tensor=-1))

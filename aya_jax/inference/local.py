@@ -332,7 +332,7 @@ def open_generator(config: LocalModelConfig, say: Callable[[str], None]) -> Loca
       UserError: there is no such model, its tokenizer is missing, or it does not divide over the mesh.
     """
     use_compilation_cache(config.compilation_cache)
-    found = find_model(config.model_dir, say)
+    found = find_model(config.model_dir, say, config.adapter)
     if found.tokenizer is None:
         raise UserError(f"{config.model_dir}: there is no tokenizer beside the weights; put its tokenizer.json there")
     tokenizer = ChatTokenizer.open(found.tokenizer)
@@ -367,9 +367,11 @@ def _digest(found: ModelDir) -> str:
     import hashlib
     import json
 
-    weights = {
-        name: digest
-        for name, digest in digests(found.path).items()
-        if name.startswith("params/") or name.endswith(".safetensors")
-    }
+    folders = [found.path, *([found.adapter.path] if found.adapter else [])]
+    weights = [
+        (name, digest)
+        for folder in folders
+        for name, digest in sorted(digests(folder).items())
+        if name.startswith(("params/", "adapter_config")) or name.endswith(".safetensors")
+    ]
     return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()

@@ -45,7 +45,7 @@ def run(resolved: Resolved[ConvertConfig]) -> None:
     console = Console()
     config = resolved.config
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
-    source = find_model(config.source, say)
+    source = find_model(config.source, say, config.adapter)
     target = Path(config.target)
     with replacing(target, Path(config.source)) as folder, _Bar(console) as bar:
         if source.kind == "hugging_face":
@@ -55,6 +55,7 @@ def run(resolved: Resolved[ConvertConfig]) -> None:
             model = to_hugging_face(source, folder, config, bar)
         record = {
             "source": str(Path(config.source).absolute()),
+            "adapter": source.adapter and str(source.adapter.path.absolute()),
             "kind": source.kind,
             "step": source.step,
             "dtype": config.dtype,

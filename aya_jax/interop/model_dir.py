@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from aya_jax.config import UserError, resolve
+from aya_jax.interop.adapter import AdaptedReader, Adapter, is_adapter, read_adapter
 from aya_jax.interop.architectures import Rule, rules
 from aya_jax.interop.checkpoint_params import CheckpointReader
 from aya_jax.interop.hugging_face_config import read_config
@@ -38,6 +39,7 @@ class ModelDir:
       home: where the small files lie that came with the model (`tokenizer_files.COMPANIONS`); None: nowhere.
       step: of a checkpoint.
       name: for people.
+      adapter: what is added to its weights.
     """
 
     path: Path
@@ -47,31 +49,46 @@ class ModelDir:
     home: Path | None = None
     step: int | None = None
     name: str = ""
+    adapter: Adapter | None = None
 
     def reader(self) -> TensorReader:
-        """Its tensors by their Hugging Face names.
+        """Its tensors by their Hugging Face names, with the adapter added.
 
         Raises:
-          UserError: they are damaged, missing, or of other shapes than its configuration says.
+          UserError: they are damaged, missing, or of other shapes than its configuration says; the adapter is for another.
         """
+        reader: TensorReader
         if self.kind == "checkpoint":
-            return CheckpointReader(self.path, self.config)
-        reader = SafetensorsReader(self.path)
-        _check_tensors(self.path, reader, self.config)
-        return reader
+            reader = CheckpointReader(self.path, self.config)
+        else:
+            reader = SafetensorsReader(self.path)
+            _check_tensors(self.path, reader, self.config)
+        return AdaptedReader(reader, self.adapter) if self.adapter else reader
 
 
-def find_model(path: str | Path, warn: Callable[[str], None]) -> ModelDir:
-    """What a directory holds: a run directory, one of its checkpoints, or a Hugging Face directory.
+def find_model(path: str | Path, warn: Callable[[str], None], adapter: str | Path | None = None) -> ModelDir:
+    """What a directory holds: a run directory, one of its checkpoints, a Hugging Face directory, or an adapter of a model.
 
     Args:
-      path: what the user named.
+      path: what the user named; an adapter's directory stands for the model that it names, where that is a directory.
       warn: is told of damaged checkpoints that are passed over.
+      adapter: a directory of PEFT's, to be added to the model.
 
     Raises:
-      UserError: it holds no model.
+      UserError: it holds no model, or the adapter is damaged.
     """
     path = Path(path)
+    if is_adapter(path):
+        if adapter is not None:
+            raise UserError(f"{path} is an adapter, and {adapter} another; name the model and one adapter")
+        found = read_adapter(path)
+        if not found.base or not Path(found.base).is_dir():
+            raise UserError(
+                f"{path}: an adapter of {found.base!r}, which is no directory here; name the model, and bind ADAPTER = {path}"
+            )
+        return dataclasses.replace(find_model(found.base, warn), adapter=found, name=path.absolute().name)
+    if adapter is not None:
+        return dataclasses.replace(find_model(path, warn), adapter=read_adapter(adapter))
     if (path / checkpoint.FOLDER).is_dir() or (path / "params").is_dir():
         return _found_checkpoint(path, warn)
     file = path / "config.json"
@@ -98,7 +115,7 @@ def load_params(model: ModelDir, like: Any) -> Any:
     Raises:
       UserError: the weights are damaged, or of another model.
     """
-    if model.kind == "checkpoint":
+    if model.kind == "checkpoint" and model.adapter is None:
         return checkpoint.load_params(model.path, like)
     reader = model.reader()
     by_path = {rule.path: rule for rule in rules(model.config)}
