@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aya_jax.config import UserError
+from aya_jax.data.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -34,6 +35,18 @@ class VocabularyInfo:
     bos_id: int | None
     eos_id: int
     spec: str
+
+    @classmethod
+    def of(cls, known: Vocabulary, spec: str) -> VocabularyInfo:
+        """What is said of a vocabulary, which is opened again as `spec`."""
+        return cls(
+            digest=known.digest,
+            size=known.size,
+            pad_id=known.pad_id,
+            bos_id=known.bos_id,
+            eos_id=known.eos_id,
+            spec=spec,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -130,10 +130,7 @@ def plan(config: PrepareConfig, modules: tuple[str, ...] = ()) -> list[StorePlan
     """
     vocab = load_vocabulary(config.vocabulary)
     spec = config.vocabulary if config.vocabulary == "bytes" else _copied_name(config.vocabulary)
-    shared = VocabularyInfo(
-        digest=vocab.digest, size=vocab.size, pad_id=vocab.pad_id, bos_id=vocab.bos_id, eos_id=vocab.eos_id, spec=spec
-    )
-    ours = shared, vocab.token_bytes()
+    ours = VocabularyInfo.of(vocab, spec), vocab.token_bytes()
     import_modules(modules)
     permille = tasks.held_out_permille(config.data_dir, config.validation_permille)
     described = {task.name: task for task in config.extra_tasks}

@@ -19,16 +19,16 @@ from rich.table import Table
 from aya_jax.config import Resolved, UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.data.batches import validation_batches
-from aya_jax.data.config import DataConfig
-from aya_jax.data.store import TokenStore, VocabularyInfo
+from aya_jax.data.config import DataConfig, MixtureConfig
+from aya_jax.data.store import TokenStore
 from aya_jax.evaluation.config import EvaluateConfig
-from aya_jax.interop.model_dir import training_config
+from aya_jax.interop.model_dir import ModelDir, find_model, load_params, trained_with, vocabulary_info
+from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.device_map import show_device_map
 from aya_jax.parallel.distributed import agree, whole
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import named_shardings
-from aya_jax.training.checkpoint import load_params, locate, read_meta
 from aya_jax.training.console import make_console
 from aya_jax.training.placement import batch_shards, check_divides, in_reading_order, place, row_share
 from aya_jax.training.validation import (
@@ -43,6 +43,7 @@ from aya_jax.training.validation import (
 )
 
 FOLDER = "evaluations"
+_LENGTH, _BATCH = 2048, 8  # of a model without a training run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,18 +81,20 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
       UserError: no model, no held-out documents, or stores of another tokenizer.
     """
     config, console = resolved.config, make_console(quiet=jax.process_index() != 0)
-    checkpoint = locate(config.model_dir, console.print)
-    trained = training_config(checkpoint)
-    file = Path(config.run_dir or checkpoint.parents[1]) / FOLDER / f"{config.name}.json"
+    found = find_model(config.model_dir, console.print, config.adapter)
+    trained = trained_with(found)
+    home = found.path if found.kind == "hugging_face" else found.path.parents[1]
+    file = Path(config.run_dir or home) / FOLDER / f"{config.name}.json"
     mesh = make_mesh(config.mesh)
     show_device_map(console, mesh)
     with jax.set_mesh(mesh):
-        model = Transformer(trained.model, trained.precision, config.mesh.logical_axes)
-        data, tasks = held_out_data(config, trained.data, read_vocabulary(checkpoint), mesh)
-        params = load_params(checkpoint, abstract_params(model, mesh))
+        precision = config.precision or (trained.precision if trained else PrecisionConfig())
+        model = Transformer(found.config, precision, config.mesh.logical_axes)
+        data, tasks = held_out_data(config, found, trained and trained.data, mesh)
+        params = load_params(found, abstract_params(model, mesh))
         heading = {
             "name": config.name,
-            "checkpoint_step": int(checkpoint.name),
+            "checkpoint_step": found.step,
             "weights_digest": weights_digest(params),
             "fingerprint": resolved.fingerprint,
             "stores": {task: held_out_store(data.store_dir, task).manifest.digest for task in tasks},
@@ -115,7 +118,7 @@ def write(file: Path, heading: Mapping[str, Any], samples: Iterable[Sample]) -> 
 
 
 def held_out_data(
-    config: EvaluateConfig, trained: DataConfig, vocabulary: VocabularyInfo, mesh: Mesh
+    config: EvaluateConfig, found: ModelDir, trained: DataConfig | None, mesh: Mesh
 ) -> tuple[DataConfig, tuple[str, ...]]:
     """The batches to score, and the tasks that they are from.
 
@@ -123,26 +126,40 @@ def held_out_data(
 
     Args:
       config: what is asked for.
-      trained: the batches of the model's training run.
-      vocabulary: the tokenizer of that run.
+      found: the model.
+      trained: the batches of its training run, if it has one.
       mesh: what rows are divided over.
 
     Raises:
       UserError: there are no such documents, or they are of another tokenizer.
     """
+    usual = trained or DataConfig(
+        store_dir="", mixture=MixtureConfig(rates={"*": 1.0}), global_batch=_BATCH,
+        sequence_length=min(found.config.max_sequence_length, _LENGTH),
+    )  # fmt: skip
     shards = batch_shards(mesh, config.mesh.logical_axes)
-    rows = -(-(config.batch or trained.global_batch) // shards) * shards
-    check_divides(mesh, config.mesh.logical_axes, rows, trained.sequence_length)
-    data = dataclasses.replace(
-        trained, store_dir=config.store_dir or trained.store_dir, global_batch=rows, packing="windows"
-    )
+    rows = -(-(config.batch or usual.global_batch) // shards) * shards
+    length = config.sequence_length or usual.sequence_length
+    if length > found.config.max_sequence_length:
+        raise UserError(
+            f"{length} tokens in a window, and the model's longest sequence is {found.config.max_sequence_length}"
+        )
+    check_divides(mesh, config.mesh.logical_axes, rows, length)
+    store_dir = config.store_dir or usual.store_dir
+    if not store_dir:
+        raise UserError(
+            f"{found.path}: no training run says which held-out text is the model's: add --gin.STORE_DIR=..., token stores of "
+            "its tokenizer (`aya prepare`)"
+        )
+    data = dataclasses.replace(usual, store_dir=store_dir, sequence_length=length, global_batch=rows, packing="windows")
     tasks = held_out_tasks(data.store_dir, config.tasks)
     if not tasks:
         raise UserError(
             f"{data.store_dir}: no held-out documents of {', '.join(config.tasks)}; `aya prepare` writes them."
         )
+    known = vocabulary_info(found)
     for task in tasks:
-        check_tokenizer(held_out_store(data.store_dir, task), vocabulary)
+        check_tokenizer(held_out_store(data.store_dir, task), known)
     return data, tasks
 
 
@@ -232,7 +249,8 @@ def summarize(samples: Iterable[Sample]) -> dict[str, Any]:
 
 def show(console: Console, summary: Mapping[str, Any]) -> None:
     """Prints the summary by task."""
-    table = Table(title=f"Held-out text, step {summary['checkpoint_step']:,}", title_justify="left")
+    step = summary["checkpoint_step"]
+    table = Table(title="Held-out text" + (f", step {step:,}" if step else ""), title_justify="left")
     table.add_column("task")
     for column in ("tokens", "bytes", "loss", "perplexity", "bits per byte"):
         table.add_column(column, justify="right")
@@ -246,11 +264,6 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
             f"{n['bits_per_byte']:.4f}",
         )
     console.print(table)
-
-
-def read_vocabulary(checkpoint: Path) -> VocabularyInfo:
-    """The tokenizer that a checkpoint's model was trained with."""
-    return VocabularyInfo(**read_meta(checkpoint)["vocabulary"])
 
 
 def abstract_params(model: Transformer, mesh: Mesh) -> Any:

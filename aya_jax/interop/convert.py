@@ -21,17 +21,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from aya_jax.config import Resolved, UserError
 from aya_jax.config.files import unwritable, write_atomic
 from aya_jax.data import vocabulary
+from aya_jax.data.manifest import VocabularyInfo
 from aya_jax.interop.checkpoint_params import CheckpointWriter
 from aya_jax.interop.config import ConvertConfig
 from aya_jax.interop.hugging_face_config import write_config
-from aya_jax.interop.model_dir import ModelDir, common_dtype, find_model, parameters
+from aya_jax.interop.model_dir import CONVERSION, ModelDir, common_dtype, find_model, parameters
 from aya_jax.interop.safetensors_writer import write_tensors
 from aya_jax.interop.tensors import TensorInfo, TensorReader
 from aya_jax.models.config import TransformerConfig
 from aya_jax.training import checkpoint, tokenizer_files
-
-RECORD = "conversion.json"
-"""Says what a directory was converted from; a directory without it is never replaced."""
 
 _THREADS = 2  # one reads and turns tensors, one writes
 
@@ -61,7 +59,7 @@ def run(resolved: Resolved[ConvertConfig]) -> None:
             "dtype": config.dtype,
             "vocab_size": {"source": source.config.vocab_size, "target": model.vocab_size},
         }
-        write_atomic(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        write_atomic(folder / CONVERSION, json.dumps(record, indent=1) + "\n")
     what = "a model directory of aya_jax" if source.kind == "hugging_face" else "a Hugging Face model"
     say(f"{target} is {what}.")
     if source.kind == "hugging_face":
@@ -148,7 +146,7 @@ def replacing(target: Path, source: Path) -> Iterator[Path]:
     """
     if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
         raise UserError(f"TARGET {target} is the source, or holds it; choose another directory")
-    if target.exists() and not (target / RECORD).is_file() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and not (target / CONVERSION).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"TARGET {target} is there, and no conversion wrote it; choose another directory, or remove it")
     beside = target.with_name(f".{target.name}.converting")
     try:
@@ -219,8 +217,8 @@ def _dtype(name: str | None) -> np.dtype | None:
 def _write_meta(path: Path, model: TransformerConfig, known: vocabulary.Vocabulary | None) -> None:
     info = None
     if known is not None:
-        info = {name: getattr(known, name) for name in ("digest", "size", "pad_id", "bos_id", "eos_id")}
-        info["spec"] = "bytes" if known.spec == "bytes" else "tokenizer.json"
+        spec = "bytes" if known.spec == "bytes" else "tokenizer.json"
+        info = dataclasses.asdict(VocabularyInfo.of(known, spec))
     meta = {"step": 0, "model": dataclasses.asdict(model), "vocabulary": info}
     checkpoint.write_meta(path, meta)
 

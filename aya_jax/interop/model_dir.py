@@ -13,6 +13,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from aya_jax.config import UserError, resolve
+from aya_jax.data import vocabulary
+from aya_jax.data.manifest import VocabularyInfo
 from aya_jax.interop.adapter import AdaptedReader, Adapter, is_adapter, read_adapter
 from aya_jax.interop.architectures import Rule, rules
 from aya_jax.interop.checkpoint_params import CheckpointReader
@@ -22,6 +24,9 @@ from aya_jax.models.config import TransformerConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.training import checkpoint, tokenizer_files
 from aya_jax.training.config import TrainConfig
+
+CONVERSION = "conversion.json"
+"""Says what a directory was converted from; a directory without it is never replaced."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 _UNUSED = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias")  # buffers that older files hold
@@ -211,6 +216,30 @@ def _found_checkpoint(path: Path, warn: Callable[[str], None]) -> ModelDir:
         int(meta["step"]),
         run_dir.absolute().name,
     )
+
+
+def trained_with(found: ModelDir) -> TrainConfig | None:
+    """The configuration of the run that a model is from; None for a lone checkpoint, and for a model from elsewhere."""
+    if found.kind != "checkpoint":
+        return None
+    run_dir = found.path.parents[1]
+    if (run_dir / CONVERSION).is_file() or not (run_dir / "config.gin").is_file():
+        return None
+    return training_config(found.path)
+
+
+def vocabulary_info(found: ModelDir) -> VocabularyInfo:
+    """The tokenizer that a model was trained with.
+
+    Raises:
+      UserError: there is none beside the weights, and nothing that says which it was.
+    """
+    recorded = checkpoint.read_meta(found.path).get("vocabulary") if found.kind == "checkpoint" else None
+    if recorded:
+        return VocabularyInfo(**recorded)
+    if found.tokenizer is None:
+        raise UserError(f"{found.path}: there is no tokenizer beside the weights; put its tokenizer.json there")
+    return VocabularyInfo.of(vocabulary.load(found.tokenizer), Path(found.tokenizer).name)
 
 
 def training_config(found: Path) -> TrainConfig:

@@ -43,9 +43,12 @@ def random_documents(seed, count, longest, *, weighted=False, bos_id=256) -> lis
     return [dataclasses.replace(d, loss_weights=rng.random(len(d.tokens)).astype(np.float32)) for d in documents]
 
 
-def write_store(directory, shards, *, task="text_en", split="train", language="en", domain="text", vocabulary=None):
+def write_store(
+    directory, shards, *, task="text_en", split="train", language="en", domain="text", vocabulary=None, token_bytes=None
+):
     """Writes and opens a finished store of these shards' documents."""
     info = VOCABULARY.info() if vocabulary is None else vocabulary
+    token_bytes = VOCABULARY.token_bytes if token_bytes is None else token_bytes
     manifest = store.Manifest(
         task=task,
         split=split,
@@ -55,9 +58,9 @@ def write_store(directory, shards, *, task="text_en", split="train", language="e
         source=store.SourceInfo(description="random bytes", digest="0"),
         loss_weights=any(document.loss_weights is not None for shard in shards for document in shard),
         shards=tuple(
-            store.write_shard(directory, number, documents, token_bytes=VOCABULARY.token_bytes)
+            store.write_shard(directory, number, documents, token_bytes=token_bytes)
             for number, documents in enumerate(shards)
         ),
     )
-    store.write_manifest(directory, manifest, token_bytes=VOCABULARY.token_bytes)
+    store.write_manifest(directory, manifest, token_bytes=token_bytes)
     return store.TokenStore.open(directory)

@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aya_jax.cli import main
 from aya_jax.config import UserError, resolve
-from aya_jax.data import store
+from aya_jax.data import store, vocabulary
+from aya_jax.data.manifest import VocabularyInfo
 from aya_jax.evaluation import held_out
 from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.interop.model_dir import training_config
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
 from aya_jax.parallel.mesh import make_mesh
@@ -21,7 +24,9 @@ from aya_jax.training.checkpoint import load_params, locate
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.validation import Scored
 from tests.data.stores import VOCABULARY, document, write_store
+from tests.interop.test_convert import logits
 from tests.training import small_run
+from tools.random_model import shape, write_random_model
 
 LENGTH = 64
 
@@ -46,7 +51,7 @@ def results(run_dir, name="held_out"):
 
 
 def load(run_dir):
-    config = held_out.training_config(locate(run_dir, pytest.fail))
+    config = training_config(locate(run_dir, pytest.fail))
     model = Transformer(config.model, config.precision)
     return model, load_params(locate(run_dir, pytest.fail), held_out.abstract_params(model, make_mesh(MeshConfig())))
 
@@ -202,11 +207,51 @@ def test_stores_of_another_tokenizer_are_refused(trained, tmp_path):
         evaluate(trained, f"EvaluateConfig.store_dir='{tmp_path / 'stores'}'", f"EvaluateConfig.run_dir='{tmp_path}'")
 
 
-def test_a_checkpoint_without_its_run_is_an_error(trained, tmp_path):
+def test_a_lone_checkpoint_says_what_it_wants_and_is_measured(trained, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "6").symlink_to(trained / "checkpoints" / "6")
-    with pytest.raises(UserError, match=r"config\.gin: missing"):
+    with pytest.raises(UserError, match=r"add --gin\.STORE_DIR=\.\.\."):
         evaluate(tmp_path)
+    evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path / 'run'}'")
+    stores = f"EvaluateConfig.store_dir='{trained.parent / 'stores'}'"
+    evaluate(tmp_path, stores, f"EvaluateConfig.sequence_length={LENGTH}")
+    assert results(tmp_path)[0]["all"] == results(tmp_path / "run")[0]["all"]
+    with pytest.raises(UserError, match="the model's longest sequence is"):
+        evaluate(tmp_path, stores, "EvaluateConfig.sequence_length=100_000")
+
+
+def test_a_hugging_face_model_and_what_it_converts_to_are_scored_as_by_hand(tmp_path):
+    """Its tokenizer says whether the stores are its own."""
+    model = write_random_model(tmp_path / "hf", shape())
+    known = vocabulary.load(str(model))
+    rng = np.random.default_rng(0)
+    ends = {"bos_id": known.bos_id, "eos_id": known.eos_id}
+    documents = [document(rng.integers(20, known.size, size), **ends) for size in (30, 50)]
+    folder = str(tmp_path / "stores" / "text_en" / "validation")
+    write_store(
+        folder,
+        [documents],
+        split="validation",
+        vocabulary=VocabularyInfo.of(known, "tokenizer.json"),
+        token_bytes=known.token_bytes(),
+    )
+    assert main(["convert", f"--gin.SOURCE={model}", f"--gin.TARGET={tmp_path / 'ours'}"]) == 0
+    by_hand = [nll(logits(model, each.tokens[None])[0], each.tokens) for each in documents]
+    for path in (model, tmp_path / "ours"):
+        flags = [f"--gin.MODEL_DIR={path}", f"--gin.STORE_DIR={tmp_path / 'stores'}"]
+        assert main(["evaluate", "evaluate/held_out.gin", *flags]) == 0
+        _, samples = results(path)
+        np.testing.assert_allclose([sample["nll"] for sample in samples], by_hand, rtol=1e-5)
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"put its tokenizer\.json there"):
+        evaluate(model, f"EvaluateConfig.store_dir='{tmp_path / 'stores'}'")
+
+
+def nll(scores, document):
+    scores = scores.astype(np.float64)[:-1]
+    peak = scores.max(-1, keepdims=True)
+    lse = (peak + np.log(np.exp(scores - peak).sum(-1, keepdims=True)))[:, 0]
+    return float((lse - scores[np.arange(len(document) - 1), document[1:]]).sum())
 
 
 @pytest.mark.parametrize(
