@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from aya_jax.config import ConfigError, configurable, resolve
+from aya_jax.inference.generate_config import GenerateConfig
 from aya_jax.inference.remote_config import RemoteModelConfig
 
 BASE = ["RemoteModelConfig.base_url='http://127.0.0.1:8000/v1'", "RemoteModelConfig.model='m'"]
@@ -91,3 +92,10 @@ def test_cost():
     config = RemoteModelConfig(base_url="http://h", model="m", input_price=2.5, output_price=10.0)
     assert config.cost(1_000_000, 100_000) == pytest.approx(3.5)
     assert RemoteModelConfig(base_url="http://h", model="m").cost(1, 1) is None
+
+
+def test_the_gin_file_puts_an_endpoint_in_place_of_the_model():
+    bindings = ["REMOTE_URL=http://127.0.0.1:8000/v1", "REMOTE_MODEL=aya", "PROMPT=Hello"]
+    found = resolve(GenerateConfig, ["generate/base.gin", "generate/remote.gin"], bindings).config
+    assert (found.model.base_url, found.model.model, found.prompt) == ("http://127.0.0.1:8000/v1", "aya", "Hello")
+    assert found.chat
