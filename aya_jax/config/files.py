@@ -1,4 +1,4 @@
-"""Writing a file so that a reader sees all of it or none of it."""
+"""Writing a file so that a reader sees all of it or none of it, and seeing what was written onto the disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import contextlib
 import errno
 import os
 import secrets
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from aya_jax.config.errors import UserError
 
@@ -53,3 +57,41 @@ def unwritable(path: str | os.PathLike[str], error: OSError) -> UserError:
         errno.ENAMETOOLONG: "the name is too long; choose a shorter path",
     }
     return UserError(f"{path}: cannot be written: {advice.get(error.errno or 0, error.strerror or str(error))}.")
+
+
+class Syncing:
+    """Sees files onto the disk from a thread of its own, while more is written; several threads may use it."""
+
+    def __init__(self, most: int = 16):
+        """`most`: files that may wait; then whoever adds another waits."""
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: deque[Future[None]] = deque()
+        self._most, self._lock = most, threading.Lock()
+
+    def later(self, stream: BinaryIO) -> None:
+        """What has been written to a file so far goes to the disk; the file may be closed meanwhile."""
+        stream.flush()
+        descriptor = os.dup(stream.fileno())
+        with self._lock:
+            self._pending.append(self._pool.submit(_sync, descriptor))
+            oldest = self._pending.popleft() if len(self._pending) > self._most else None
+        if oldest is not None:
+            oldest.result()
+
+    def wait(self) -> None:
+        """Returns when all of it is there.
+
+        Raises:
+          OSError: something could not be written.
+        """
+        with self._lock:
+            while self._pending:
+                self._pending.popleft().result()
+        self._pool.shutdown()
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,6 +6,7 @@ Read by TensorStore from what Orbax wrote; written as arrays that Orbax reads (`
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import numpy as np
 import tensorstore as ts
 
 from aya_jax.config import UserError
-from aya_jax.config.files import write_atomic
+from aya_jax.config.files import Syncing, write_atomic
 from aya_jax.interop.architectures import Rule, rules
 from aya_jax.interop.tensors import TensorInfo
 from aya_jax.models.config import TransformerConfig
@@ -57,9 +58,33 @@ class CheckpointReader:
         rule, layer = self._rules[name]
         array = self._arrays[rule.path]
         try:
-            return rule.to_theirs((array if layer is None else array[layer]).read().result())
+            found = _pages(array, layer)
+            if found is None:
+                found = (array if layer is None else array[layer]).read().result()
+            return rule.to_theirs(found)
         except ValueError as error:
             raise UserError(f"parameter {rule.path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _pages(array: ts.TensorStore, layer: int | None) -> np.ndarray | None:
+    """An array, or one layer of it, as the pages of the one uncompressed file that holds it; None where none does."""
+    spec = array.spec().to_json()
+    metadata, shape = spec["metadata"], tuple(array.shape)
+    own = shape if layer is None else (1, *shape[1:])
+    plain = (
+        spec["driver"] == "zarr"
+        and metadata["compressor"] is None
+        and not metadata["filters"]
+        and metadata["order"] == "C"
+    )
+    if not plain or tuple(metadata["chunks"]) != own or spec["kvstore"]["driver"] != "file":
+        return None
+    name = metadata.get("dimension_separator", ".").join(map(str, (layer or 0, *(len(own) - 1) * [0])))
+    file, dtype = Path(spec["kvstore"]["path"]) / name, np.dtype(array.dtype.numpy_dtype)
+    if not file.is_file() or file.stat().st_size != math.prod(own) * dtype.itemsize:
+        return None
+    pages = np.memmap(file, np.uint8, "r")
+    return np.asarray(pages).view(dtype).reshape(own if layer is None else own[1:])
 
 
 def open_array(params: Path, path: str) -> ts.TensorStore:
@@ -87,20 +112,41 @@ def open_array(params: Path, path: str) -> ts.TensorStore:
 
 
 class CheckpointWriter:
-    """Writes parameters in parts; several threads may write."""
+    """Writes parameters in parts; several threads may write.
+
+    Attributes:
+      digests: SHA-256 of the files so far, by their names below `params`.
+    """
 
     def __init__(self, params: Path, shapes: Mapping[str, TensorInfo]):
         """Makes empty arrays below `params`, one for each path."""
         self._params, self._shapes = params, shapes
-        self._arrays = {path: self._create(path, info) for path, info in shapes.items()}
+        self._chunks = {path: _chunks(path, info) for path, info in shapes.items()}
+        for path, info in shapes.items():
+            _create(self._folder(path), info, self._chunks[path])
+        self._disk = Syncing()
+        self.digests: dict[str, str] = {}
 
     def write(self, path: str, layer: int | None, array: np.ndarray) -> None:
-        """Writes a parameter, or one layer of it, and waits for the disk."""
-        target = self._arrays[path]
-        (target if layer is None else target[layer]).write(array).result()
+        """Writes a parameter, or one layer of it; `finish` sees that it is on the disk.
+
+        The files of an array without compression are its chunks' bytes. Written from here each is hashed while the processor
+        has it at hand, and goes to the disk while the next is made.
+        """
+        chunk = self._chunks[path]
+        array = array if layer is None else array[None]
+        for index in np.ndindex(*(-(-size // each) for size, each in zip(array.shape, chunk, strict=True))):
+            part = array[tuple(slice(i * each, (i + 1) * each) for i, each in zip(index, chunk, strict=True))]
+            if part.shape != chunk:  # the last one is as large as the others
+                whole = np.zeros(chunk, array.dtype)
+                whole[tuple(map(slice, part.shape))] = part
+                part = whole
+            name = ".".join(map(str, (index[0] + (layer or 0), *index[1:])))
+            self._write_file(self._folder(path) / name, np.ascontiguousarray(part).view(np.uint8).reshape(-1))
 
     def finish(self) -> None:
-        """Writes what Orbax wants to know; before it, nothing takes the arrays for a checkpoint."""
+        """Sees all that was written onto the disk, then writes what Orbax wants to know: before, it is no checkpoint."""
+        self._disk.wait()
         tree = {}
         for path, info in self._shapes.items():
             keys = path.split("/")
@@ -115,28 +161,39 @@ class CheckpointWriter:
         metadata = {"tree_metadata": tree, "use_ocdbt": False, "use_zarr3": False, "custom_metadata": None}
         write_atomic(self._params / _METADATA, json.dumps(metadata))
 
-    def _create(self, path: str, info: TensorInfo) -> ts.TensorStore:
-        chunks = list(info.shape)
-        for dim in range(len(chunks)):  # layers first, then rows
-            rest = math.prod(info.shape[dim + 1 :]) * info.dtype.itemsize
-            chunks[dim] = max(1, min(info.shape[dim], _CHUNK_BYTES // max(rest, 1)))
-            if path.startswith("layers/") and dim == 0:
-                chunks[dim] = 1
-            elif chunks[dim] > 1 or rest <= _CHUNK_BYTES:
-                break
-        spec = {
-            "driver": "zarr",
-            "kvstore": {"driver": "file", "path": f"{self._params.absolute()}/{path.replace('/', '.')}/"},
-            "metadata": {
-                "shape": list(info.shape),
-                "chunks": chunks,
-                "dtype": _zarr_dtype(info.dtype),
-                "compressor": None,
-            },
-            # Zeros are data too: without this a chunk of them is left out.
-            "store_data_equal_to_fill_value": True,
-        }
-        return ts.open(spec, create=True, delete_existing=True).result()
+    def _folder(self, path: str) -> Path:
+        return self._params / path.replace("/", ".")
+
+    def _write_file(self, file: Path, content: np.ndarray) -> None:
+        with open(file, "wb") as stream:
+            stream.write(content)
+            self._disk.later(stream)
+        self.digests[str(file.relative_to(self._params))] = hashlib.sha256(content).hexdigest()
+
+
+def _chunks(path: str, info: TensorInfo) -> tuple[int, ...]:
+    """Of at most _CHUNK_BYTES, cut through layers first, then rows."""
+    chunks = list(info.shape)
+    for dim in range(len(chunks)):
+        rest = math.prod(info.shape[dim + 1 :]) * info.dtype.itemsize
+        chunks[dim] = max(1, min(info.shape[dim], _CHUNK_BYTES // max(rest, 1)))
+        if path.startswith("layers/") and dim == 0:
+            chunks[dim] = 1
+        elif chunks[dim] > 1 or rest <= _CHUNK_BYTES:
+            break
+    return tuple(chunks)
+
+
+def _create(folder: Path, info: TensorInfo, chunks: tuple[int, ...]) -> None:
+    """An array without chunks."""
+    metadata = {
+        "shape": list(info.shape),
+        "chunks": list(chunks),
+        "dtype": _zarr_dtype(info.dtype),
+        "compressor": None,
+    }
+    kvstore = {"driver": "file", "path": f"{folder.absolute()}/"}
+    ts.open({"driver": "zarr", "kvstore": kvstore, "metadata": metadata}, create=True, delete_existing=True).result()
 
 
 def _zarr_dtype(dtype: np.dtype) -> str:

@@ -94,9 +94,9 @@ def to_ours(
     for size in _in_threads(convert, jobs):
         tell(size, total)
     writer.finish()
-    known = vocabulary.load(source.tokenizer) if source.tokenizer else None
-    _write_meta(path, model, known)
-    write_atomic(path / checkpoint.DIGESTS, json.dumps(checkpoint.digests(path), indent=1))
+    _write_meta(path, model, vocabulary.load(source.tokenizer) if source.tokenizer else None)
+    known = {f"params/{name}": digest for name, digest in writer.digests.items()}
+    write_atomic(path / checkpoint.DIGESTS, json.dumps(checkpoint.digests(path, known), indent=1))
     _copy_tokenizer(source.tokenizer, folder / tokenizer_files.FOLDER)
     _copy_companions(source.path, folder / tokenizer_files.FOLDER)
     write_atomic(folder / "model.gin", _model_gin(model, source))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from aya_jax.config.files import unwritable, write_atomic
+from aya_jax.config.files import Syncing, unwritable, write_atomic
 from aya_jax.interop.tensors import INDEX, TensorInfo
 
 _NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _SINGLE = "model.safetensors"
+_SYNC_BYTES = 64 << 20
 
 
 def write_tensors(
@@ -80,6 +81,7 @@ def _write_file(
     text += b" " * (-len(text) % 8)
     try:
         with open(file, "wb") as stream:
+            disk, unsynced = Syncing(most=2), 0
             stream.write(struct.pack("<Q", len(text)) + text)
             for name, info in entries.items():
                 array = np.ascontiguousarray(read(name))
@@ -87,5 +89,11 @@ def _write_file(
                     raise AssertionError(f"{name}: {array.shape} {array.dtype}, and {info} was announced")
                 stream.write(array.view(np.uint8).reshape(-1))
                 tell(info.nbytes)
+                unsynced += info.nbytes
+                if unsynced > _SYNC_BYTES:  # the disk works while the next tensors are made
+                    disk.later(stream)
+                    unsynced = 0
+            disk.later(stream)
+            disk.wait()
     except OSError as error:
         raise unwritable(file, error) from error

@@ -231,16 +231,19 @@ def finished(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def digests(path: Path) -> dict[str, str]:
-    """SHA-256 of every file below a checkpoint, by its relative name."""
+def digests(path: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """SHA-256 of every file below a checkpoint, by its relative name; of those in `known`, what is said there."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != DIGESTS)
+    names = [str(file.relative_to(path)) for file in files]
 
-    def digest(file: Path) -> str:
-        with open(file, "rb") as stream:
+    def digest(name: str) -> str:
+        if known and name in known:
+            return known[name]
+        with open(path / name, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return dict(zip((str(file.relative_to(path)) for file in files), pool.map(digest, files), strict=True))
+        return dict(zip(names, pool.map(digest, names), strict=True))
 
 
 def find_damage(path: Path) -> str | None:
