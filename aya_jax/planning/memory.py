@@ -36,7 +36,8 @@ class Estimate:
       gradients: one per parameter, and float32 sums of them where a batch is computed in parts.
       activations: what the layers keep for the backward pass.
       layer: one layer at work: what lies between its input and its output, and its weights, gathered and cast.
-      table: the token table, gathered and cast: compilers gather it ahead, while layers are at work.
+      table: the token table, gathered and cast: compilers gather it ahead, while layers are at work. Twice on TPUs whose two
+        cores are one device: libtpu gathers there by adding up arrays that are zero elsewhere.
       logits: float32 logits of one tile, their softmax and its gradient, and the table's gradient: a piece of it and the
         same summed over the devices where kernels make it by pieces.
     """
@@ -137,7 +138,7 @@ def estimate(config: TrainConfig, devices: int, chip: Chip | None = None) -> Est
         gradients=parameters + sums,
         activations=int(kept),
         layer=int(2 * one_layer + weights),
-        table=int(rows * model.embed_dim * width),
+        table=int(rows * model.embed_dim * width * (chip.cores_in_name if chip else 1)),
         logits=int(logits),
     )
 

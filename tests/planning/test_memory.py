@@ -76,6 +76,7 @@ def test_logits_that_never_leave_the_chip():
     assert estimate(kernel, 8).table == 512 * 64 * 4
     assert estimate(kernel, 8).logits == 512 * 64 * (4 + 4)  # one piece, and the same summed
     assert estimate(train, 8).logits > estimate(kernel, 8).logits
+    assert estimate(kernel, 8, find("v5p-16").chip).table == 2 * 512 * 64 * 4  # two cores to a device
 
 
 def test_a_mesh_of_another_size():
