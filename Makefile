@@ -55,10 +55,10 @@ quickstart: $(VENV)/.core
 	@echo "  aya study gin/studies/to_code/quickstart.gin --gin.RUN_DIR=runs/own --gin.DATA_DIR=CORPUS   the same on your own text"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m 'not parity and not gpu and not tpu'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not parity and not gpu and not tpu'
 
 test-parity: $(VENV)/.parity
 	$(BIN)/python -m pytest -m parity
