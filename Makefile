@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := setup.py constraints.txt
 STUDY ?= runs/quickstart
+# Files of tests go to as many processes as there are cores, four at the most (each takes a gigabyte or two).
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install quickstart test test-all test-parity lint format clean
 help:

@@ -51,7 +51,7 @@ class TokenRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """A token, its log-probability, and the likeliest at its place as (id, log-probability)."""
+    """A token, its log-probability where one was asked for, and the likeliest at its place as (id, log-probability)."""
 
     id: int
     log_prob: float | None
@@ -105,6 +105,12 @@ class Sample:
         self.done = False
         self.scores: list[Scored] = []
         self.key = np.random.SeedSequence([request.sampling.seed, request.number]).generate_state(2, np.uint32)
+
+    @property
+    def asked(self) -> int | None:
+        """How many of the likeliest tokens to report beside the chosen one; None: no probabilities at all."""
+        sampling = self.request.sampling
+        return 0 if sampling.log_probs is None and sampling.prompt_log_probs else sampling.log_probs
 
     @property
     def reading(self) -> bool:
@@ -302,8 +308,8 @@ class Engine:
             _tell_prompt(other, sample.scores)
 
     def _decode(self, decoding: Sequence[Sample]) -> None:
-        asked = [sample.request.sampling.log_probs for sample in decoding]
-        top = MAX_TOP_LOG_PROBS if any(asked) else 0
+        asked = [sample.asked for sample in decoding]
+        top = MAX_TOP_LOG_PROBS if any(asked) else None if set(asked) == {None} else 0
         longest = max(len(sample.prompt) + sample.given for sample in decoding)
         self._state, decoded = self._programs.decode(
             self._params,
@@ -395,7 +401,7 @@ def _tell_prompt(sample: Sample, scores: Sequence[Scored]) -> None:
 def _prompt_scores(scores: Scores, sample: Sample, count: int) -> Iterator[Scored]:
     """The tokens after each of a chunk, with their scores; the prompt's last has none after it."""
     for place, following in enumerate(sample.prompt[sample.read + 1 : sample.read + count + 1]):
-        yield _scored(int(following), scores, place, sample.request.sampling.log_probs)
+        yield _scored(int(following), scores, place, sample.asked)
 
 
 def _tokens(decoded: Decoded, sample: Sample) -> Iterator[Scored]:
@@ -403,11 +409,13 @@ def _tokens(decoded: Decoded, sample: Sample) -> Iterator[Scored]:
     at = sample.slot.number
     scores = Scores(*(array[:, at] for array in decoded.scores))
     for step in np.flatnonzero(decoded.valid[:, at]):
-        yield _scored(int(decoded.ids[step, at]), scores, step, sample.request.sampling.log_probs)
+        yield _scored(int(decoded.ids[step, at]), scores, step, sample.asked)
 
 
 def _scored(token: int, scores: Scores, place: int, top: int | None) -> Scored:
-    likeliest = zip(scores.top_ids[place][: top or 0], scores.top[place][: top or 0], strict=True)
+    if top is None:
+        return Scored(token, None)
+    likeliest = zip(scores.top_ids[place][:top], scores.top[place][:top], strict=True)
     return Scored(
         token,
         float(scores.chosen[place]),

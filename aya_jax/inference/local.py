@@ -281,9 +281,8 @@ class _Text:
 
     def _token(self, scored: Scored) -> Token:
         name = self._job.tokenizer.token_text
-        asked = self.request.sampling.log_probs is not None or self.request.sampling.prompt_log_probs
         top = tuple((other, name(other), value) for other, value in scored.top)
-        return Token(id=scored.id, text=name(scored.id), log_prob=scored.log_prob if asked else None, top=top)
+        return Token(id=scored.id, text=name(scored.id), log_prob=scored.log_prob, top=top)
 
 
 class _Collector:

@@ -149,7 +149,7 @@ class Programs:
         slots: Slots,
         leave_early: jax.Array,
         span: int | None,
-        top: int,
+        top: int | None,
     ) -> tuple[State, Decoded]:
         """Up to `decode_steps` tokens for each active slot.
 
@@ -159,10 +159,10 @@ class Programs:
           slots: where they stand.
           leave_early: bool, return as soon as a slot has finished: a request waits for it.
           span: as in `cached.read`.
-          top: how many of the likeliest tokens to report.
+          top: how many of the likeliest tokens to report; None: nobody asks for probabilities, and none are made.
         """
         shape = (self._steps, self._slots)
-        scores = Scores(jnp.zeros(shape), jnp.zeros((*shape, top), jnp.int32), jnp.zeros((*shape, top)))
+        scores = Scores(jnp.zeros(shape), jnp.zeros((*shape, top or 0), jnp.int32), jnp.zeros((*shape, top or 0)))
         given = Decoded(jnp.zeros(shape, jnp.int32), scores, jnp.zeros(shape, bool))
 
         def goes_on(carry: tuple) -> jax.Array:
@@ -195,10 +195,11 @@ class Programs:
         _, state, _, given, _ = jax.lax.while_loop(goes_on, one, start)
         return state, given
 
-    def _scores(self, logits: jax.Array, ids: jax.Array, top: int) -> Scores:
+    def _scores(self, logits: jax.Array, ids: jax.Array, top: int | None) -> Scores:
         if not top:
             empty = jnp.zeros((*ids.shape, 0))
-            return Scores(log_probs(logits, ids), empty.astype(jnp.int32), empty)
+            chosen = jnp.zeros(ids.shape) if top is None else log_probs(logits, ids)
+            return Scores(chosen, empty.astype(jnp.int32), empty)
         top_ids, values = top_log_probs(logits, top)
         missing = [(0, 0)] * ids.ndim + [(0, top - values.shape[-1])]
         top_ids = jnp.pad(top_ids, missing, constant_values=-1)

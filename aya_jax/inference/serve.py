@@ -53,14 +53,14 @@ def run(resolved: Resolved[ServeConfig]) -> None:
 def warm_up(generator: LocalGenerator, chunk: int) -> None:
     """Compiles what a first client would wait for: chunks of prompts of every size, with and without scores."""
     lengths = [length for length in (2, chunk // 4 + 1, chunk // 2 + 1, chunk + 2) if length < generator.max_length]
+    asked = [(length, None) for length in lengths] + [(length, 1) for length in lengths] + [(2, 0)]
     requests = [
         Request(
-            id=f"{length}-{scored}",
+            id=f"{length}-{top}",
             prompt=(0,) * length,
-            sampling=SamplingConfig(max_tokens=2, log_probs=1 if scored else None, prompt_log_probs=scored),
+            sampling=SamplingConfig(max_tokens=2, log_probs=top, prompt_log_probs=top is not None),
         )
-        for length in lengths
-        for scored in (False, True)
+        for length, top in asked
     ]
     for request in requests:  # one by one: together they would share what is compiled
         list(generator.generate([request]))
