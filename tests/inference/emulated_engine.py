@@ -42,7 +42,7 @@ def main() -> None:
             engine = Engine(model, params, EngineConfig(slots=4, max_length=100, prefill_chunk=16))
             outcomes = [[] for _ in prompts]
             for number, (prompt, tokens) in enumerate(zip(prompts, outcomes, strict=True)):
-                sampling = SamplingConfig(max_tokens=9, temperature=float(number % 2), seed=number)
+                sampling = SamplingConfig(max_tokens=9, temperature=float(number % 2), seed=number, log_probs=0)
                 engine.submit(
                     TokenRequest(prompt=prompt, sampling=sampling), lambda p, tokens=tokens: tokens.extend(p.tokens)
                 )
