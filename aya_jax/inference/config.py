@@ -86,7 +86,8 @@ class EngineConfig:
       max_length: the longest prompt and output together, in tokens; None: the model's longest sequence.
       prefill_chunk: prompt tokens of one sequence that are read at a time.
       prefill_rows: prompts that are read at the same time.
-      prefill_chunks: chunks that are read, where prompts wait, between two blocks of decoding.
+      prefill_chunks: chunks that are read, where prompts wait, between two blocks of decoding: many for the most tokens, few so
+        that nobody who is getting tokens waits long.
       decode_steps: tokens that each sample gets in a block.
       cache_dtype: of keys and values; None: the model's compute format.
     """
@@ -95,7 +96,7 @@ class EngineConfig:
     max_length: int | None = None
     prefill_chunk: int = 128
     prefill_rows: int = 1
-    prefill_chunks: int = 16
+    prefill_chunks: int = 64
     decode_steps: int = 8
     cache_dtype: str | None = None
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from aya_jax.config import UserError
-from aya_jax.kernels.attention.cached import KEY_DIMS, VALUE_DIMS, cache_size, cached_attention
+from aya_jax.kernels.attention.cached import CACHE_DIMS, cache_size, cached_attention, empty
 from aya_jax.kernels.embedding import lookup
 from aya_jax.models import layers
 from aya_jax.models.config import TransformerConfig
@@ -24,7 +24,7 @@ from aya_jax.parallel.config import LogicalAxes, as_tuple
 from aya_jax.parallel.sharding import named_shardings, partition_spec
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
-"""Keys [B, KV, hd, W] and values [B, KV, W, hd] of each layer; W is the layer's own."""
+"""Keys [B, KV, N, hd, T] and values [B, KV, N, T, hd] of each layer; the number of blocks N is the layer's own."""
 
 
 class Tokens(NamedTuple):
@@ -134,17 +134,16 @@ class Decoder:
 
         def make() -> Cache:
             sizes = [self.cache_size(kind, length, chunk) for kind in self.kinds]
-            keys = [jnp.zeros((rows, c.num_kv_heads, c.head_dim, size), dtype) for size in sizes]
-            values = [jnp.zeros((rows, c.num_kv_heads, size, c.head_dim), dtype) for size in sizes]
-            return tuple(zip(keys, values, strict=True))
+            return tuple(empty(rows, c.num_kv_heads, c.head_dim, size, dtype) for size in sizes)
 
         shardings = None
         if not mesh.empty:
-            pair = tuple(NamedSharding(mesh, partition_spec(self.rules, dims)) for dims in (KEY_DIMS, VALUE_DIMS))
-            shardings = (pair,) * c.num_layers
+            shardings = ((NamedSharding(mesh, partition_spec(self.rules, CACHE_DIMS)),) * 2,) * c.num_layers
         return jax.jit(make, out_shardings=shardings)()
 
-    def forward(self, params: Any, cache: Cache, tokens: Tokens, span: int | None = None) -> tuple[jax.Array, Cache]:
+    def forward(
+        self, params: Any, cache: Cache, tokens: Tokens, *, span: int | None = None, only_last: bool = False
+    ) -> tuple[jax.Array, Cache]:
         """The final norm's output [R, Q, D] for tokens that come after those in the cache, and the cache with them.
 
         Args:
@@ -152,16 +151,23 @@ class Decoder:
           cache: of which the places of earlier positions are read, and those of the tokens' own written.
           tokens: what comes next.
           span: as in `cached.read`.
+          only_last: give the output of each row's last token alone, [R, 1, D]; of the others the last layer takes no more than
+            keys and values.
         """
+        last = jnp.maximum(jnp.sum(tokens.valid, axis=1) - 1, 0)
         compute = jnp.dtype(self.model.precision.compute)
         with jax.named_scope("embedding"):
             x = lookup(params["embedding"]["table"], tokens.ids, rules=self.rules, dtype=compute)
         angles = layers.rotation(self.config, tokens.positions)
         new: list[tuple[jax.Array, jax.Array]] = []
 
+        def keep(array: jax.Array) -> jax.Array:
+            index = last.reshape(-1, *[1] * (array.ndim - 1))
+            return jnp.take_along_axis(array, index, axis=1)
+
         def attend(kind: layers.LayerKind, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
             output, written = cached_attention(
-                query,
+                keep(query) if only_last and len(new) == self.config.num_layers - 1 else query,
                 key,
                 value,
                 cache[len(new)],
@@ -175,8 +181,11 @@ class Decoder:
             new.append(written)
             return output
 
-        for kind, layer in zip(self.kinds, params["layers"], strict=True):
-            x = layers.block(self.config, self.model.precision, self.rules, kind, layer, x, angles, attend)
+        block = functools.partial(layers.block, self.config, self.model.precision, self.rules)
+        *rest, (final_kind, final_layer) = zip(self.kinds, params["layers"], strict=True)
+        for kind, layer in rest:
+            x = block(kind, layer, x, angles, attend)
+        x = block(final_kind, final_layer, x, angles, attend, **({"keep": keep} if only_last else {}))
         return layers.norm(self.config, params["final_norm"]["scale"], x), tuple(new)
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:

@@ -380,10 +380,7 @@ class Engine:
 
 def _chunk_sizes(largest: int) -> tuple[int, ...]:
     """Chunks that prompts are read in, the largest first; the end of a prompt takes the smallest that holds it."""
-    sizes = [largest]
-    while len(sizes) < 3 and sizes[-1] // 2 >= _MIN_CHUNK:
-        sizes.append(sizes[-1] // 2)
-    return tuple(sizes)
+    return (largest, *(size for quarters in (3, 2, 1) if (size := largest * quarters // 4) >= _MIN_CHUNK))
 
 
 def _same_prompt(one: Sample, other: Sample) -> bool:

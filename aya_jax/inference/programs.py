@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from aya_jax.inference.config import MAX_TOP_LOG_PROBS
 from aya_jax.inference.decoder import Cache, Decoder, Tokens
 from aya_jax.inference.sampler import Options, log_probs, sample, top_log_probs
-from aya_jax.kernels.attention.cached import KEY_DIMS, VALUE_DIMS
+from aya_jax.kernels.attention.cached import CACHE_DIMS
 from aya_jax.parallel.config import as_tuple
 from aya_jax.parallel.sharding import constrain, partition_spec
 
@@ -125,15 +125,14 @@ class Programs:
         """Reads parts of prompts; with `scored`, also scores `next_ids` [R, Q]."""
         offsets = jnp.arange(chunk.ids.shape[1], dtype=jnp.int32)
         positions, valid = chunk.start[:, None] + offsets, offsets < chunk.count[:, None]
-        hidden, cache = self._decoder.forward(
-            params, state.cache, Tokens(chunk.ids, positions, valid, chunk.rows), span
-        )
-        scores = (
-            self._scores(self._decoder.logits(params, hidden), chunk.next_ids, MAX_TOP_LOG_PROBS) if scored else None
-        )
-        last = jnp.take_along_axis(hidden, jnp.maximum(chunk.count - 1, 0)[:, None, None], axis=1)[:, 0]
+        tokens = Tokens(chunk.ids, positions, valid, chunk.rows)
+        hidden, cache = self._decoder.forward(params, state.cache, tokens, span=span, only_last=not scored)
+        scores = None
+        if scored:
+            scores = self._scores(self._decoder.logits(params, hidden), chunk.next_ids, MAX_TOP_LOG_PROBS)
+            hidden = jnp.take_along_axis(hidden, jnp.maximum(chunk.count - 1, 0)[:, None, None], axis=1)
         slots = jnp.where(chunk.count > 0, self._numbers(chunk.rows), self._slots)  # out of bounds: dropped
-        logits = state.logits.at[slots].set(self._decoder.logits(params, last), mode="drop")
+        logits = state.logits.at[slots].set(self._decoder.logits(params, hidden[:, 0]), mode="drop")
         return State(cache, self._pin(logits), state.seen), scores
 
     def _numbers(self, rows: jax.Array) -> jax.Array:
@@ -179,7 +178,7 @@ class Programs:
             ended = jnp.any(ids[:, None] == slots.stop_ids, axis=1) | (slots.remaining <= 1)
             active = slots.active & ~ended
             tokens = Tokens(ids[:, None], slots.lengths[:, None], active[:, None])
-            hidden, cache = self._decoder.forward(params, state.cache, tokens, span)
+            hidden, cache = self._decoder.forward(params, state.cache, tokens, span=span)
             logits = jnp.where(active[:, None], self._decoder.logits(params, hidden[:, 0]), state.logits)
             advance = slots.active.astype(jnp.int32)
             slots = slots._replace(
@@ -221,7 +220,7 @@ class Programs:
             spec: PartitionSpec = partition_spec(decoder.rules, dims)
             return jax.shard_map(local, in_specs=spec, out_specs=spec, check_vma=False)(array)
 
-        cache = tuple((over_mesh(keys, KEY_DIMS), over_mesh(values, VALUE_DIMS)) for keys, values in state.cache)
+        cache = jax.tree.map(lambda array: over_mesh(array, CACHE_DIMS), state.cache)
         return State(cache, over_mesh(state.logits, _LOGITS_DIMS), state.seen)
 
     def _mark_seen(self, state: State, slot: jax.Array, seen: jax.Array) -> State:

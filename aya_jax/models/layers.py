@@ -44,7 +44,12 @@ def pin(name: str, array: jax.Array, rules: LogicalAxes) -> jax.Array:
 
 
 class Rotation(NamedTuple):
-    """cos and sin of every position's angles, float32 [B, S, 1, hd / 2]."""
+    """What the two halves of a head, and then each other's, are multiplied by: float32 [B, S, 1, 2, hd / 2].
+
+    Attributes:
+      cos: of every position's angles, twice.
+      sin: for the first half with the sign turned.
+    """
 
     cos: jax.Array
     sin: jax.Array
@@ -121,14 +126,16 @@ def rope_frequencies(config: TransformerConfig) -> np.ndarray:
 def rotation(config: TransformerConfig, positions: jax.Array) -> Rotation:
     """The rotation of each position in int32 [B, S]."""
     angles = positions[..., None, None].astype(jnp.float32) * jnp.asarray(rope_frequencies(config), jnp.float32)
-    return Rotation(jnp.cos(angles), jnp.sin(angles))
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    # Put together here and not where it is used: XLA on CPU would compute cosines anew for every head of every layer.
+    return Rotation(jnp.stack([cos, cos], axis=-2), jnp.stack([-sin, sin], axis=-2))
 
 
 def rotate(heads: jax.Array, angles: Rotation) -> jax.Array:
     """Rotates the pairs (i, i + hd / 2) of heads [B, S, H, hd], in float32; returns the heads' dtype."""
-    first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
-    rotated = (first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin)
-    return jnp.concatenate(rotated, axis=-1).astype(heads.dtype)
+    halves = heads.astype(jnp.float32).reshape(*heads.shape[:-1], 2, -1)
+    rotated = halves * angles.cos + jnp.flip(halves, axis=-2) * angles.sin
+    return rotated.reshape(heads.shape).astype(heads.dtype)
 
 
 def pairs_to_halves(array: jax.Array) -> jax.Array:
@@ -223,17 +230,28 @@ def block(
     inputs: jax.Array,
     angles: Rotation,
     attend: Attend,
+    keep: Callable[[jax.Array], jax.Array] = lambda array: array,
 ) -> jax.Array:
-    """One layer: [B, S, D] -> [B, S, D]."""
+    """One layer: [B, S, D] -> [B, S, D].
+
+    Args:
+      config, precision, rules, kind: of the model and the layer.
+      params: the layer's.
+      inputs: [B, S, D].
+      angles: of every position.
+      attend: as in `Attend`.
+      keep: of [B, S, ...] the positions whose output is wanted, those for which `attend` gives one; the others are only keys
+        and values.
+    """
     inputs = checkpoint_name(inputs, LAYER_INPUT)
     if config.block == "parallel":
         normed = norm(config, params["norm"]["scale"], inputs)
         attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, attend)
-        outputs = inputs + attended + swiglu(precision, rules, params["mlp"], normed)
+        outputs = keep(inputs) + attended + swiglu(precision, rules, params["mlp"], keep(normed))
     else:
         normed = norm(config, params["attention_norm"]["scale"], inputs)
         attended = self_attention(config, precision, rules, kind, params["attention"], normed, angles, attend)
-        middle = inputs + attended
+        middle = keep(inputs) + attended
         normed = norm(config, params["mlp_norm"]["scale"], middle)
         outputs = middle + swiglu(precision, rules, params["mlp"], normed)
     return pin("residual", outputs, rules)

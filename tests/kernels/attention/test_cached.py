@@ -40,17 +40,31 @@ def arrays(length, seed=0):
 
 
 def empty(size, rows=ROWS):
-    return jnp.zeros((rows, KV_HEADS, HEAD_DIM, size)), jnp.zeros((rows, KV_HEADS, size, HEAD_DIM))
+    return cached.empty(rows, KV_HEADS, HEAD_DIM, size, jnp.float32)
+
+
+def in_blocks(key, value, block=16):
+    """A cache of keys and values [R, W, KV, hd]."""
+    rows, size = key.shape[:2]
+    key, value = (a.transpose(0, 2, 1, 3).reshape(rows, KV_HEADS, size // block, block, HEAD_DIM) for a in (key, value))
+    return key.swapaxes(3, 4), value
+
+
+def in_order(keys, values):
+    """Keys and values [R, KV, W, hd] of a cache."""
+    keys = np.asarray(keys).swapaxes(3, 4)
+    return (np.reshape(a, (*a.shape[:2], -1, HEAD_DIM)) for a in (keys, np.asarray(values)))
 
 
 @pytest.mark.parametrize("window", [None, 5, 40])
 @pytest.mark.parametrize("small_tiles", [False, True])
 def test_chunks_and_single_tokens_equal_the_whole_sequence(window, small_tiles, monkeypatch):
     if small_tiles:  # several tiles to a cache, and a ring that goes round
-        monkeypatch.setattr(cached, "tile_size", lambda size: 16)
+        monkeypatch.setattr(cached, "tile_size", lambda size, queries: 32)
+        monkeypatch.setattr(cached, "block_size", lambda size: 16)
     length, chunk = 150, 24
     query, key, value = arrays(length)
-    size = 160 if window is None else -(-(window - 1 + chunk) // 16) * 16
+    size = 160 if window is None else -(-(window - 1 + chunk) // 32) * 32
     attend = jax.jit(functools.partial(cached_attention, rows=None, rules=LogicalAxes(), window=window))
     cache, outputs, at = empty(size), [], 0
     while at < length:
@@ -84,43 +98,45 @@ def test_rows_at_different_places_and_padding_do_not_meet():
     expected = whole(query[:2], key[:2], value[:2], None)
     np.testing.assert_allclose(output[0], expected[0], atol=2e-6)
     np.testing.assert_allclose(output[1, :5], expected[1, :5], atol=2e-6)
+    keys, values = in_order(keys, values)
     np.testing.assert_array_equal(values[3, :, :12], np.asarray(value[0]).swapaxes(0, 1))
-    np.testing.assert_array_equal(keys[1, :, :, :5], np.asarray(key[1, :5]).transpose(1, 2, 0))
-    for untouched in (keys[0], keys[2], keys[1, :, :, 5:], values[0], values[2], values[1, :, 5:], values[3, :, 12:]):
+    np.testing.assert_array_equal(keys[1, :, :5], np.asarray(key[1, :5]).swapaxes(0, 1))
+    for untouched in (keys[0], keys[2], keys[1, :, 5:], values[0], values[2], values[1, :, 5:], values[3, :, 12:]):
         assert np.all(np.asarray(untouched) == 7)
 
 
 def test_a_row_has_the_same_bits_however_long_its_neighbours_are(monkeypatch):
-    monkeypatch.setattr(cached, "tile_size", lambda size: 16)
-    query, key, value = arrays(208)
-    keys, values = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    monkeypatch.setattr(cached, "tile_size", lambda size, queries: 32)
+    query, key, value = arrays(224)
+    keys, values = in_blocks(key, value)
+
+    # Lengths are an argument, as in the engine: of constants the compiler makes another program for each.
+    @jax.jit
+    def attend(lengths):
+        return read(query[:, :1], keys, values, lengths[:, None] - 1, lengths, window=None, scale=0.3)
 
     def of_first_row(lengths):
-        lengths = jnp.asarray(lengths, jnp.int32)
-        attend = jax.jit(
-            lambda: read(query[:, :1], keys, values, lengths[:, None] - 1, lengths, window=None, scale=0.3)
-        )
-        return np.asarray(attend()[0])
+        return np.asarray(attend(jnp.asarray(lengths, jnp.int32))[0])
 
     np.testing.assert_array_equal(of_first_row([30, 30, 30]), of_first_row([30, 200, 1]))
     assert not np.array_equal(of_first_row([30, 30, 30]), of_first_row([31, 30, 30]))
 
 
 def test_a_span_reads_what_a_search_for_it_would(monkeypatch):
-    monkeypatch.setattr(cached, "tile_size", lambda size: 16)
+    monkeypatch.setattr(cached, "tile_size", lambda size, queries: 32)
     query, key, value = arrays(64)
-    keys, values = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    keys, values = in_blocks(key, value)
     lengths = jnp.asarray([40, 17, 1], jnp.int32)
     found, given_ = (
         read(query[:, :1], keys, values, lengths[:, None] - 1, lengths, window=None, scale=0.3, span=span)
-        for span in (None, 48)
+        for span in (None, 64)
     )
     np.testing.assert_array_equal(found, given_)
 
 
 def test_nothing_seen_gives_zero():
     query, key, value = arrays(8)
-    keys, values = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    keys, values = in_blocks(key, value, block=8)
     output = read(
         query[:, :1], keys, values, jnp.zeros((ROWS, 1), jnp.int32), jnp.zeros(ROWS, jnp.int32), window=None, scale=1.0
     )
@@ -141,4 +157,6 @@ def test_ring_positions_are_those_that_writing_in_order_leaves(length, size):
 def test_a_cache_holds_what_is_needed_and_divides_into_tiles(needed):
     size = cache_size(needed)
     assert needed <= size < needed + 256
-    assert size % cached.tile_size(size) == 0
+    block = empty(size, rows=1)[0].shape[-1]
+    for queries in (1, 128):
+        assert size % cached.tile_size(size, queries) == cached.tile_size(size, queries) % block == 0
