@@ -18,6 +18,7 @@ CORE = [
     "tokenizers>=0.23",
     "sentencepiece>=0.2.1,!=0.2.3",  # 0.2.3 wants protobuf 7, Apache Beam less than 7
     "safetensors>=0.8",
+    "xxhash>=3.5",
     "pyarrow>=20",
     "zstandard>=0.25",
     "rich>=15",

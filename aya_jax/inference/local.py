@@ -27,7 +27,7 @@ from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import named_shardings
-from aya_jax.training.checkpoint import digests
+from aya_jax.training.checkpoint import checksums
 
 _AHEAD = 4  # requests that `generate` holds for each slot, so that none waits for the caller
 
@@ -55,7 +55,7 @@ class LocalGenerator:
 
     @functools.cached_property
     def weights_digest(self) -> str:
-        """SHA-256 of the files that the weights were read from."""
+        """Of the files that the weights were read from."""
         return self._digest()
 
     @property
@@ -368,9 +368,9 @@ def _digest(found: ModelDir) -> str:
 
     folders = [found.path, *([found.adapter.path] if found.adapter else [])]
     weights = [
-        (name, digest)
+        (name, checksum)
         for folder in folders
-        for name, digest in sorted(digests(folder).items())
+        for name, checksum in sorted(checksums(folder).items())
         if name.startswith(("params/", "adapter_config")) or name.endswith(".safetensors")
     ]
     return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()

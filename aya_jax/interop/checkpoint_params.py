@@ -6,7 +6,6 @@ Read by TensorStore from what Orbax wrote; written as arrays that Orbax reads (`
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import numpy as np
 import tensorstore as ts
 
 from aya_jax.config import UserError
-from aya_jax.config.files import Syncing, write_atomic
+from aya_jax.config.files import Syncing, checksum, write_atomic
 from aya_jax.interop.architectures import Rule, rules
 from aya_jax.interop.tensors import TensorInfo
 from aya_jax.models.config import TransformerConfig
@@ -115,7 +114,7 @@ class CheckpointWriter:
     """Writes parameters in parts; several threads may write.
 
     Attributes:
-      digests: SHA-256 of the files so far, by their names below `params`.
+      checksums: of the files so far, by their names below `params`.
     """
 
     def __init__(self, params: Path, shapes: Mapping[str, TensorInfo]):
@@ -125,7 +124,7 @@ class CheckpointWriter:
         for path, info in shapes.items():
             _create(self._folder(path), info, self._chunks[path])
         self._disk = Syncing()
-        self.digests: dict[str, str] = {}
+        self.checksums: dict[str, str] = {}
 
     def write(self, path: str, layer: int | None, array: np.ndarray) -> None:
         """Writes a parameter, or one layer of it; `finish` sees that it is on the disk.
@@ -168,7 +167,7 @@ class CheckpointWriter:
         with open(file, "wb") as stream:
             stream.write(content)
             self._disk.later(stream)
-        self.digests[str(file.relative_to(self._params))] = hashlib.sha256(content).hexdigest()
+        self.checksums[str(file.relative_to(self._params))] = checksum(content)
 
 
 def _chunks(path: str, info: TensorInfo) -> tuple[int, ...]:

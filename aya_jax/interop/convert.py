@@ -95,8 +95,8 @@ def to_ours(
         tell(size, total)
     writer.finish()
     _write_meta(path, model, vocabulary.load(source.tokenizer) if source.tokenizer else None)
-    known = {f"params/{name}": digest for name, digest in writer.digests.items()}
-    write_atomic(path / checkpoint.DIGESTS, json.dumps(checkpoint.digests(path, known), indent=1))
+    known = {f"params/{name}": found for name, found in writer.checksums.items()}
+    write_atomic(path / checkpoint.CHECKSUMS, json.dumps(checkpoint.checksums(path, known), indent=1))
     _copy_tokenizer(source.tokenizer, folder / tokenizer_files.FOLDER)
     _copy_companions(source.path, folder / tokenizer_files.FOLDER)
     write_atomic(folder / "model.gin", _model_gin(model, source))

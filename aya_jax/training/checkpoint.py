@@ -1,14 +1,13 @@
 """Checkpoints: written by Orbax in the background, read back on any mesh, and never trusted unread.
 
 `checkpoints/<step>/` holds `params/`, `rest/` (optimizer, guard, step) and `meta/` (JSON), and, written once it is
-complete, `digests.json` with the SHA-256 of every file. A checkpoint whose files do not match is named and passed over for
+complete, `checksums.json` with one of every file. A checkpoint whose files do not match is named and passed over for
 the one before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -27,14 +26,14 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from aya_jax.config import UserError
-from aya_jax.config.files import unwritable, write_atomic
+from aya_jax.config.files import file_checksum, unwritable, write_atomic
 from aya_jax.parallel.distributed import agree
 from aya_jax.training.config import CheckpointConfig
 from aya_jax.training.state import TrainState
 
 FORMAT_VERSION = 1
 _LAST_SAVE_SECONDS = 30.0  # for a save to end when a process of several has failed
-DIGESTS = "digests.json"
+CHECKSUMS = "checksums.json"
 FOLDER = "checkpoints"
 
 # Orbax tells of every barrier, and prints the stack of every error that it raises too.
@@ -115,13 +114,13 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints and all are damaged, or a whole one is of another version.
         """
-        # Process 0 looks, and the others do as it says: reading the digests of a large model on every host would take long.
+        # Process 0 looks, and the others do as it says: reading all files of a large model on every host would take long.
         steps = json.loads(agree(json.dumps(sorted(self._manager.all_steps(), reverse=True))))
         for step in steps:
             path = self._folder / str(step)
             damage = agree(find_damage(path) if jax.process_index() == 0 else None)
             if damage is None:
-                sealed = agree("sealed" if (path / DIGESTS).exists() else None) is not None
+                sealed = agree("sealed" if (path / CHECKSUMS).exists() else None) is not None
                 try:
                     restored = self._read(step, like, check)
                 except UserError:
@@ -196,7 +195,7 @@ class Checkpoints:
         self._manager.reload()
 
     def _seal_when_finished(self, step: int) -> None:
-        """Waits, beside training, for a save to be committed, and writes the digests of its files."""
+        """Waits, beside training, for a save to be committed, and writes the checksums of its files."""
         while self._manager.is_saving_in_progress():
             time.sleep(0.02)
         try:
@@ -207,7 +206,7 @@ class Checkpoints:
     def _seal(self, step: int) -> None:
         path = self._folder / str(step)
         if jax.process_index() == 0 and path.is_dir():
-            write_atomic(path / DIGESTS, json.dumps(digests(path), indent=1))
+            write_atomic(path / CHECKSUMS, json.dumps(checksums(path), indent=1))
 
     def _join(self) -> None:
         if self._sealing is not None:
@@ -231,33 +230,30 @@ def finished(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def digests(path: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """SHA-256 of every file below a checkpoint, by its relative name; of those in `known`, what is said there."""
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != DIGESTS)
+def checksums(path: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of every file below a checkpoint, by its relative name; of those in `known`, what is said there."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != CHECKSUMS)
     names = [str(file.relative_to(path)) for file in files]
 
-    def digest(name: str) -> str:
-        if known and name in known:
-            return known[name]
-        with open(path / name, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+    def find(name: str) -> str:
+        return known[name] if known and name in known else file_checksum(path / name)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return dict(zip(names, pool.map(digest, names), strict=True))
+        return dict(zip(names, pool.map(find, names), strict=True))
 
 
 def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's files, naming the first; None where they are as they were written.
 
-    A checkpoint without `digests.json` (killed between its commit and its seal) is taken as it is; reading it decides.
+    A checkpoint without `checksums.json` (killed between its commit and its seal) is taken as it is; reading it decides.
     """
     try:
-        written = json.loads((path / DIGESTS).read_text(encoding="utf-8"))
+        written = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        return f"{path / DIGESTS}: cannot be read: {_first_line(error)}"
-    found = digests(path)
+        return f"{path / CHECKSUMS}: cannot be read: {_first_line(error)}"
+    found = checksums(path)
     for name in sorted(written.keys() | found.keys()):
         if name not in found:
             return f"{path / name}: missing."

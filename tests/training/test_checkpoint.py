@@ -57,7 +57,7 @@ def restore(run_dir, warnings=None, check=lambda meta: None):
 
 def biggest_file(path):
     return max(
-        (f for f in path.rglob("*") if f.is_file() and f.name != checkpoint.DIGESTS), key=lambda f: f.stat().st_size
+        (f for f in path.rglob("*") if f.is_file() and f.name != checkpoint.CHECKSUMS), key=lambda f: f.stat().st_size
     )
 
 
@@ -102,7 +102,7 @@ def test_old_checkpoints_go_and_periodic_ones_stay(tmp_path):
         for step in range(1, 8):
             checkpoints.save(make_state(step), META)
     assert [path.name for path in checkpoint.finished(tmp_path / "checkpoints")] == ["4", "6", "7"]
-    assert all((path / checkpoint.DIGESTS).exists() for path in checkpoint.finished(tmp_path / "checkpoints"))
+    assert all((path / checkpoint.CHECKSUMS).exists() for path in checkpoint.finished(tmp_path / "checkpoints"))
 
 
 @pytest.mark.parametrize("damage", [flip_byte, truncate, os.remove])
@@ -149,7 +149,7 @@ def test_all_damaged_is_one_error_and_nothing_is_deleted(tmp_path):
 
 def test_killed_before_its_seal_it_is_read_and_sealed(tmp_path):
     save(tmp_path, 3, 7)
-    seal = tmp_path / "checkpoints" / "7" / checkpoint.DIGESTS
+    seal = tmp_path / "checkpoints" / "7" / checkpoint.CHECKSUMS
     written = seal.read_bytes()
     seal.unlink()
     assert_same(restore(tmp_path).state, make_state(7))
@@ -159,7 +159,7 @@ def test_killed_before_its_seal_it_is_read_and_sealed(tmp_path):
 def test_unsealed_and_cut_short_it_is_passed_over(tmp_path):
     save(tmp_path, 3, 7)
     path = tmp_path / "checkpoints" / "7"
-    (path / checkpoint.DIGESTS).unlink()
+    (path / checkpoint.CHECKSUMS).unlink()
     truncate(biggest_file(path / "params"))
     warnings = []
     assert_same(restore(tmp_path, warnings).state, make_state(3))
@@ -244,7 +244,7 @@ def test_a_seal_that_fails_is_heard(tmp_path, monkeypatch):
         raise UserError(f"{path}: cannot be written: the disk is full")
 
     monkeypatch.setattr(checkpoint, "write_atomic", fail)
-    with pytest.raises(UserError, match=r"digests\.json: cannot be written"):
+    with pytest.raises(UserError, match=r"checksums\.json: cannot be written"):
         save(tmp_path, 3)
 
 
@@ -296,4 +296,4 @@ def test_eight_devices_save_and_one_reads(tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", code, tmp_path], env=os.environ | flags, check=True, timeout=300)
     assert_same(restore(tmp_path).state, make_state(9))
-    assert json.loads((tmp_path / "checkpoints" / "9" / checkpoint.DIGESTS).read_text())
+    assert json.loads((tmp_path / "checkpoints" / "9" / checkpoint.CHECKSUMS).read_text())
