@@ -1,8 +1,8 @@
 """Attention to keys and values that were kept: writing them, and reading them for the tokens that come next.
 
 A cache holds W positions for each sequence, in N blocks of T. Position p lies in place p mod W, so a cache as long as the
-sequence is a plain array, and a shorter one a ring that keeps the last W positions, which is all that a sliding window asks for.
-A block is what a product of a few queries reads fastest: its keys lie with the positions last, [hd, T].
+sequence is a plain array, and a shorter one a ring that keeps the last W positions, all that a sliding window asks for. A block
+is what a product of a few queries reads fastest: its keys lie with the positions last, [hd, T].
 
 Softmax is taken tile by tile (Dao et al. 2022, FlashAttention, algorithm 1). A tile of which a sequence sees nothing changes
 no bit of its result, so how far the others have got, which decides how many tiles are read, makes no difference to it.
@@ -181,7 +181,8 @@ def cached_attention(
     Args:
       query: [R, Q, H, hd], or [R, 1, H, hd] of each row's last valid token alone.
       key, value: [R, Q, KV, hd], of the tokens.
-      cache: keys [B, KV, N, hd, T] and values [B, KV, N, T, hd], as `empty` gives them; in a ring at least window - 1 + Q places.
+      cache: keys [B, KV, N, hd, T] and values [B, KV, N, T, hd], as `empty` gives them; in a ring at least window - 1 + Q
+        places.
       rows: int32 [R], the sequences of the cache that the tokens belong to, none twice; None: all, in order. Over a mesh that
         divides the batch, rows are divided like it, and each counts within its device's part of the cache.
       positions: int32 [R, Q], of the tokens, ascending by one.
