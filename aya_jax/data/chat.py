@@ -7,9 +7,11 @@ end it and speak for the model.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
+import hashlib
 import json
 import re
 import secrets
@@ -83,6 +85,9 @@ class ChatTokenizer:
         named = self._special_tokens().get("eos_token")
         if self._raw is not None and named is not None:
             found.add(self._raw.token_to_id(named))
+        if self.has_template:
+            with contextlib.suppress(UserError):  # a template that refuses the shortest conversation
+                found.add(self.turn_end)
         return frozenset(int(i) for i in found if i is not None and 0 <= int(i) < self.vocabulary.size)
 
     # Text ------------------------------------------------------------------------------------------------------------
@@ -167,6 +172,51 @@ class ChatTokenizer:
             elif piece:
                 ids += self._raw.encode(piece, add_special_tokens=False).ids
         return ids
+
+    def encode_training(self, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
+        """Token ids of a conversation, and 1 for those to learn: the assistant's turns with the token that ends each.
+
+        Where a turn begins and ends is seen by rendering the conversation up to there, not by looking for a template's markers.
+        A model that writes nothing after the end of a turn need not learn what a template puts between turns.
+
+        Raises:
+          UserError: as `render`, or the template does not render a conversation as a continuation of its beginning.
+        """
+        ids = self.encode_chat(messages, add_generation_prompt=False)
+        weights = [0.0] * len(ids)
+        for number, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            before = self.encode_chat(messages[:number], add_generation_prompt=True)
+            whole = self.encode_chat(messages[: number + 1], add_generation_prompt=False)
+            if ids[: len(before)] != before or ids[: len(whole)] != whole or len(before) >= len(whole):
+                raise UserError(
+                    f"{self.directory}: with this chat template a conversation of {len(messages)} messages does not begin with "
+                    f"the same tokens as its first {number + 1}, so the assistant's cannot be told apart; use a template that "
+                    "renders turns one after the other"
+                )
+            ends = [place for place in range(len(before), len(whole)) if whole[place] == self.turn_end]
+            last = ends[-1] + 1 if ends else len(whole)
+            weights[len(before) : last] = [1.0] * (last - len(before))
+        return ids, weights
+
+    @functools.cached_property
+    def turn_end(self) -> int | None:
+        """The control token that ends a turn of the assistant, as the template has it; None where there is none."""
+        asked = [Message("user", "a")]
+        begun = len(self.encode_chat(asked, add_generation_prompt=True))
+        turn = self.encode_chat([*asked, Message("assistant", "a")], add_generation_prompt=False)[begun:]
+        return next((token for token in turn if token in self.vocabulary.special_ids), None)
+
+    @property
+    def template_digest(self) -> str:
+        """SHA-256 of the chat template.
+
+        Raises:
+          UserError: there is none.
+        """
+        self._template  # says what is wrong, if anything
+        return hashlib.sha256((self._template_source or "").encode()).hexdigest()
 
     @functools.cached_property
     def _template_source(self) -> str | None:

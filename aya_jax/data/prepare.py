@@ -24,8 +24,8 @@ from aya_jax.data import arrays, beam, store, tasks, workers
 from aya_jax.data.config import DataConfig, mixture_keys
 from aya_jax.data.prepare_config import PrepareConfig
 from aya_jax.data.progress import PrepareProgress, summary_table
-from aya_jax.data.shards import ShardJob, TaskSpec, import_modules, load_vocabulary, own_vocabulary, source_info
-from aya_jax.data.sources import FileSource, Source, storage
+from aya_jax.data.shards import ShardJob, TaskSpec, import_modules, load_tokenizer, load_vocabulary, own_vocabulary, source_info
+from aya_jax.data.sources import ConversationSource, FileSource, Source, storage
 from aya_jax.data.stdlib_code import DEFAULT_BYTES, StandardLibrarySource
 from aya_jax.data.store import Manifest, ShardInfo, VocabularyInfo
 
@@ -160,7 +160,7 @@ def _store_plan(
         domain=tags.domain,
         vocabulary=info,
         source=source,
-        loss_weights=seqio_source.loss_weights_key(task, split) is not None,
+        loss_weights=spec.is_chat or seqio_source.loss_weights_key(task, split) is not None,
         shards=(),
     )
     settings = {
@@ -171,6 +171,8 @@ def _store_plan(
         "num_shards": config.num_shards,
         "validation_permille": spec.permille,
     }
+    if spec.is_chat:
+        settings["chat_template"] = load_tokenizer(config.vocabulary).template_digest
     directory = store.store_path(config.store_dir, spec.name, split)
     return StorePlan(spec, split, directory, config.vocabulary, config.num_shards, manifest, token_bytes, settings)
 
@@ -294,7 +296,8 @@ def _copy_vocabulary(config: PrepareConfig) -> None:
         return
     file = _vocabulary_file(config.vocabulary)
     directory = arrays.join(config.store_dir, VOCABULARY_DIRECTORY)
-    copies = {f"tokenizer{file.suffix}": file, "tokenizer_config.json": file.with_name("tokenizer_config.json")}
+    copies = {f"tokenizer{file.suffix}": file}
+    copies |= {name: file.with_name(name) for name in ("tokenizer_config.json", "chat_template.jinja")}
     for name, original in copies.items():
         content = original.read_bytes() if original.is_file() else None
         if content is not None and arrays.read_bytes(directory, name) != content:
@@ -328,6 +331,8 @@ def estimate(config: PrepareConfig, names: Iterable[str] | None = None) -> int |
 def _source_bytes(source: Source | None) -> int | None:
     if isinstance(source, StandardLibrarySource):
         return source.max_bytes or DEFAULT_BYTES[source.kind]
+    if isinstance(source, ConversationSource):
+        source = source.records_of
     if not isinstance(source, FileSource):
         return None
     total = 0.0

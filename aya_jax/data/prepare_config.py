@@ -38,6 +38,10 @@ class TaskConfig:
       tfds_data_dir: where TFDS keeps it; None is TFDS's own default.
       splits: for `train`, and for `validation` if the dataset has its own, the dataset's name of the split.
       text_field: field, column or feature that holds the text.
+      form: `text`, or `chat`: records are conversations in one of the usual layouts (`sources.conversations`), rendered with the
+        tokenizer's chat template; what the assistant says, and the token that ends it, is what a model learns.
+      where: for `chat`, fields and the values that a record must have: (("lang", "ar"),) takes one language out of a file.
+      turns: for `chat` in another layout, role and field of each turn: (("user", "question"), ("assistant", "answer")).
     """
 
     name: str
@@ -54,9 +58,12 @@ class TaskConfig:
     tfds_data_dir: str | None = None
     splits: tuple[tuple[str, str], ...] = (("train", "train"),)
     text_field: str = "text"
+    form: Literal["text", "chat"] = "text"
+    turns: tuple[tuple[str, str], ...] = ()
+    where: tuple[tuple[str, str], ...] = ()
 
     def validate(self) -> Iterator[Problem]:
-        """Yields a name that is no file name, and sources that are missing or too many."""
+        """Yields a name that is no file name, sources that are missing or too many, and turns of nobody."""
         if not _NAME.fullmatch(self.name):
             yield Problem("name", "letters, digits, '_', '.' and '-' only: it names a directory")
         if sum(map(bool, (self.files, self.huggingface, self.tfds))) > 1:
@@ -66,23 +73,39 @@ class TaskConfig:
         ours = [split for split, _ in self.splits]
         if "train" not in ours or not {"train", "validation"}.issuperset(ours):
             yield Problem("splits", "(('train', NAME),) or (('train', NAME), ('validation', NAME))")
+        for name in ("turns", "where"):
+            if getattr(self, name) and self.form != "chat":
+                yield Problem(name, "only with form = 'chat'")
+        if not {"system", "user", "assistant"}.issuperset(role for role, _ in self.turns):
+            yield Problem("turns", "pairs of a role ('system', 'user' or 'assistant') and a field")
+        if self.form == "chat" and self.format in ("text", "lines"):
+            yield Problem("format", "'jsonl' or 'parquet' for conversations, or None")
 
     def source(self, split: str) -> Source | None:
         """The reader of a split; None where the task has no data of its own for it."""
+        from aya_jax.data.sources import ConversationSource
+
+        text_field = None if self.form == "chat" else self.text_field
+        records = self._records(split, text_field)
+        if records is None or self.form == "text":
+            return records
+        return ConversationSource(records, self.turns, self.where, self.on_bad_record)
+
+    def _records(self, split: str, text_field: str | None) -> Source | None:
         from aya_jax.data.sources import FileSource, HuggingFaceSource, TfdsSource
 
         if self.files:
             files = self.files if split == "train" else self.validation_files
-            return FileSource(files, self.text_field, self.format, self.on_bad_record) if files else None
+            return FileSource(files, text_field, self.format, self.on_bad_record) if files else None
         if split not in dict(self.splits) or not (self.tfds or self.huggingface):
             return None
         if self.tfds is not None:
-            return TfdsSource(self.tfds, self.splits, self.text_field, self.tfds_data_dir, split)
+            return TfdsSource(self.tfds, self.splits, text_field, self.tfds_data_dir, split)
         return HuggingFaceSource(
             name=self.huggingface or "",
             config=self.huggingface_config,
             split_map=self.splits,
-            text_field=self.text_field,
+            text_field=text_field,
             revision=self.huggingface_revision,
             split=split,
         )

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib
 import itertools
+import json
 import os
 import re
 import threading
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from aya_jax.data import tasks, vocabulary
+from aya_jax.data.chat import ChatTokenizer, Message
 from aya_jax.data.manifest import ShardInfo, SourceInfo, VocabularyInfo
 from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.data.shard_files import Document, ShardWriter
@@ -62,6 +64,11 @@ class TaskSpec:
     permille: int
     described: TaskConfig | None = None
     modules: tuple[str, ...] = ()
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether its documents are conversations."""
+        return self.described is not None and self.described.form == "chat"
 
     def task(self) -> seqio.Task:
         """The registered SeqIO task.
@@ -128,6 +135,12 @@ def load_vocabulary(spec: str) -> vocabulary.Vocabulary:
 
 
 @functools.lru_cache(maxsize=2)
+def load_tokenizer(spec: str) -> ChatTokenizer:
+    """`ChatTokenizer.open`, once per process."""
+    return ChatTokenizer.open(spec)
+
+
+@functools.lru_cache(maxsize=2)
 def _token_bytes(spec: str) -> np.ndarray:
     return load_vocabulary(spec).token_bytes()
 
@@ -150,8 +163,11 @@ def _ready_documents(job: ShardJob, task: seqio.Task) -> Iterator[list[_Stored]]
 
 
 def _tokenised_documents(job: ShardJob, task: seqio.Task) -> Iterator[list[_Stored]]:
-    """`[bos] ids eos` of each document; further batches are read and tokenised while one is being written."""
-    encode = functools.partial(_encode, load_vocabulary(job.vocabulary), job.parallel)
+    """The tokens of each document; further batches are read and tokenised while one is being written."""
+    if job.task.is_chat:
+        encode = functools.partial(_encode_conversations, load_tokenizer(job.vocabulary))
+    else:
+        encode = functools.partial(_encode, load_vocabulary(job.vocabulary), job.parallel)
     with ThreadPoolExecutor(_IN_FLIGHT) as background:
         pending: collections.deque[Future[list[_Stored]]] = collections.deque()
         for examples in _batches(_read(job, task)):
@@ -162,7 +178,19 @@ def _tokenised_documents(job: ShardJob, task: seqio.Task) -> Iterator[list[_Stor
             yield pending.popleft().result()
 
 
+def _encode_conversations(tokenizer: ChatTokenizer, examples: Sequence[Example]) -> list[_Stored]:
+    """Each as its chat template renders it, with a weight for each token."""
+    stored = []
+    for example in examples:
+        messages = [Message(**message) for message in json.loads(example.content)["messages"]]
+        ids, weights = tokenizer.encode_training(messages)
+        document = Document(np.asarray(ids, np.int32), np.asarray(weights, np.float32))
+        stored.append(_Stored(example.split, document, len(example.content)))
+    return stored
+
+
 def _encode(vocab: vocabulary.Vocabulary, parallel: bool, examples: Sequence[Example]) -> list[_Stored]:
+    """`[bos] ids eos` of each."""
     head = () if vocab.bos_id is None else (vocab.bos_id,)
     encoded = vocab.encode_batch([example.content.decode() for example in examples], parallel=parallel)
     ends = np.cumsum([len(head) + len(ids) + 1 for ids in encoded])

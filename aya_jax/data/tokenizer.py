@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from aya_jax.config import RunDirectory, UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.data import fertility, tasks, vocabulary
-from aya_jax.data.tokenizer_config import FIRST_TOKENS, TURN_TOKENS, TokenizerConfig
+from aya_jax.data.tokenizer_config import CHAT_TEMPLATE, FIRST_TOKENS, TURN_TOKENS, TokenizerConfig
 
 if TYPE_CHECKING:
     from aya_jax.config import Resolved
@@ -46,6 +46,7 @@ def run(resolved: Resolved) -> None:
         if spec is None:
             tokenizer = _train_on_tasks(config, names, console)
             write_atomic(directory.path / "tokenizer_config.json", tokenizer_config_json())
+            write_atomic(directory.path / "chat_template.jinja", CHAT_TEMPLATE)
             write_atomic(directory.path / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
             spec = str(directory.path / TOKENIZER_FILE)
         measured = vocabulary.load(spec)

@@ -23,6 +23,15 @@ TURN_TOKENS = (
     "<|CHATBOT_TOKEN|>",
     "<|SYSTEM_TOKEN|>",
 )
+CHAT_TEMPLATE = """\
+{{ bos_token }}
+{%- for message in messages %}
+    {%- set speaker = {'system': 'SYSTEM', 'user': 'USER', 'assistant': 'CHATBOT'}[message['role']] %}
+    {{- '<|START_OF_TURN_TOKEN|><|' + speaker + '_TOKEN|>' + message['content'] | trim + '<|END_OF_TURN_TOKEN|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}
+"""
+"""The chat template of a trained tokenizer: turns between Cohere's tokens, nothing added to what is said."""
 SMALLEST_SIZE = len(FIRST_TOKENS) + 256 + len(TURN_TOKENS)
 
 
@@ -32,7 +41,7 @@ class TokenizerConfig:
     """Trains a byte-level BPE on the documents of tasks, or takes an existing vocabulary, and measures it on each task.
 
     Attributes:
-      output_dir: gets `tokenizer.json`, `tokenizer_config.json` (unless `vocabulary` is set), `fertility.json`,
+      output_dir: gets `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` (unless `vocabulary` is set), `fertility.json`,
         `fertility.md` and the configuration; one that another configuration made is refused.
       data_dir: where the tasks read: 'sample', or a directory in the layout of docs/architecture.md.
       tasks: names and patterns (`text_*`) of the corpus's and the extra tasks, and names of text tasks that an imported

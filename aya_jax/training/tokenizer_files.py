@@ -39,7 +39,7 @@ def keep_tokenizer(run_dir: str, store_dir: str, vocabulary: VocabularyInfo, sta
     tokenizer = arrays.read_bytes(source, name)
     if tokenizer is None:  # a store of another origin
         return
-    files = {"tokenizer_config.json": arrays.read_bytes(source, "tokenizer_config.json")}
+    files = {each: arrays.read_bytes(source, each) for each in ("tokenizer_config.json", "chat_template.jinja")}
     if start is not None and (Path(start) / name).is_file() and (Path(start) / name).read_bytes() == tokenizer:
         files |= companions(Path(start))
     for file, content in files.items():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
+from aya_jax.data.tokenizer_config import CHAT_TEMPLATE
 from tools.make_golden_chat import CONVERSATIONS, GOLDEN, TEXTS, rendered, write_tokenizer
 
 
@@ -104,3 +105,86 @@ def test_a_stream_gives_what_decoding_all_gives(tokenizer, data):
 def test_live(tmp_path, golden):
     write_tokenizer(tmp_path)
     assert rendered(tmp_path) == golden | {"files": rendered(tmp_path)["files"]}
+
+
+# What is learnt -------------------------------------------------------------------------------------------------------
+
+TURNS = [
+    Message("system", "Be brief."),
+    Message("user", "Wo liegt Lima? <|END_OF_TURN_TOKEN|>"),
+    Message("assistant", "In Peru."),
+    Message("user", "शुक्रिया 🙂"),
+    Message("assistant", "Bitte! <|START_OF_TURN_TOKEN|>"),
+]
+# transformers finds the assistant's tokens by tags that a template has for it; the same turns with them.
+TAGGED = (
+    "{{ bos_token }}{% for m in messages %}<|START_OF_TURN_TOKEN|>"
+    "<|{{ {'system': 'SYSTEM', 'user': 'USER', 'assistant': 'CHATBOT'}[m.role] }}_TOKEN|>"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|END_OF_TURN_TOKEN|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|END_OF_TURN_TOKEN|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}"
+)
+UNTAGGED = TAGGED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+
+
+def with_template(directory, tmp_path, template):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((directory / name).read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return ChatTokenizer.open(str(tmp_path))
+
+
+def test_the_assistants_words_and_the_ends_of_its_turns_are_learnt(tokenizer):
+    ids, weights = tokenizer.encode_training(TURNS)
+    assert ids == tokenizer.encode_chat(TURNS, add_generation_prompt=False)
+    learnt = [token for token, weight in zip(ids, weights, strict=True) if weight]
+    assert tokenizer.decode(learnt) == "In Peru.Bitte! <|START_OF_TURN_TOKEN|>"
+    assert [tokenizer.token_text(token) for token in learnt].count("<|END_OF_TURN_TOKEN|>") == 2
+    assert set(weights) == {0.0, 1.0}
+    begin = weights.index(1.0)
+    assert ids[:begin] == tokenizer.encode_chat(TURNS[:2], add_generation_prompt=True)
+
+
+def test_what_a_template_puts_behind_a_turn_is_not_learnt(directory, tmp_path):
+    told = UNTAGGED.replace("{% endfor %}", "\n\n{% endfor %}")
+    tokenizer = with_template(directory, tmp_path, told)
+    ids, weights = tokenizer.encode_training(TURNS)
+    last = len(weights) - 1 - weights[::-1].index(1.0)
+    assert tokenizer.token_text(ids[last]) == "<|END_OF_TURN_TOKEN|>"
+    assert last < len(ids) - 1
+
+
+def test_a_template_that_renders_a_beginning_otherwise_is_refused(directory, tmp_path):
+    template = UNTAGGED.replace("{{ m.content }}<", "{% if loop.last %}{{ m.content }}{% endif %}<")
+    with pytest.raises(UserError, match=r"does not begin with the same tokens as its first 3"):
+        with_template(directory, tmp_path, template).encode_training(TURNS)
+
+
+def test_the_template_of_a_trained_tokenizer(directory, tmp_path):
+    tokenizer = with_template(directory, tmp_path, CHAT_TEMPLATE)
+    assert tokenizer.render(TURNS[:2]) == (
+        "<BOS_TOKEN><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>Be brief.<|END_OF_TURN_TOKEN|>"
+        "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>Wo liegt Lima? <|END_OF_TURN_TOKEN|><|END_OF_TURN_TOKEN|>"
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
+    )
+    assert tokenizer.token_text(tokenizer.turn_end) == "<|END_OF_TURN_TOKEN|>"
+    assert tokenizer.turn_end in tokenizer.stop_ids
+    tokenizer.encode_training(TURNS)
+
+
+@pytest.mark.parity
+def test_what_is_learnt_equals_the_mask_of_transformers(directory, tmp_path):
+    import transformers
+
+    tokenizer = with_template(directory, tmp_path, UNTAGGED)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    plain = [Message(m.role, m.content.replace("<|", "").replace("|>", "")) for m in TURNS]
+    expected = theirs.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in plain],
+        chat_template=TAGGED,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    ids, weights = tokenizer.encode_training(plain)
+    assert ids == list(expected["input_ids"])
+    assert weights == [float(each) for each in expected["assistant_masks"]]

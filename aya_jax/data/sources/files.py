@@ -19,7 +19,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from aya_jax.config import UserError
 from aya_jax.data.sources import parquet, storage
@@ -58,7 +58,8 @@ class FileSource:
 
     Attributes:
       patterns: paths with `*`, `?`, `[...]`, `**`; every one must match. gs://, s3:// and others go through fsspec.
-      text_field: the JSON field or Parquet column with the text; "text" and "lines" have no fields and ignore it.
+      text_field: the JSON field or Parquet column with the text; None leaves the text empty and keeps all fields. "text" and
+        "lines" have no fields and ignore it.
       format: "jsonl" (one object per line), "parquet", "text" (a file is a document), "lines" (a line is a document),
         or None: by each file's suffix (.jsonl .ndjson .parquet .txt .md). All but Parquet may be .gz or .zst.
       on_bad_record: "stop" raises at the first bad record; "skip" leaves bad records and empty files out and logs, per
@@ -66,7 +67,7 @@ class FileSource:
     """
 
     patterns: tuple[str | os.PathLike[str], ...]
-    text_field: str = "text"
+    text_field: str | None = "text"
     format: Format | None = None
     on_bad_record: Literal["stop", "skip"] = "stop"
 
@@ -123,7 +124,7 @@ class FileSource:
             return parquet.read(part.file, part.has, self.text_field)
         if kind == "text":
             return _read_text(part)
-        return _read_lines(part, self.text_field if kind == "jsonl" else None)
+        return _read_lines(part, _RecordOf(self.text_field) if kind == "jsonl" else None)
 
 
 def deal(files: tuple[storage.File, ...], shard: int, num_shards: int) -> list[Part]:
@@ -152,8 +153,14 @@ def format_of(path: str) -> Format:
     return kind
 
 
-def _read_lines(part: Part, text_field: str | None) -> Iterator[Record | BadRecord]:
-    """Lines as JSON objects, or, without a text field, as documents; blank ones are none. Lines end at "\\n" only."""
+class _RecordOf(NamedTuple):
+    """That lines are JSON objects, and which field has their text."""
+
+    text_field: str | None
+
+
+def _read_lines(part: Part, objects: _RecordOf | None) -> Iterator[Record | BadRecord]:
+    """Lines as JSON objects, or as documents; blank ones are none. Lines end at "\\n" only."""
     number, offset, line_number = 0, 0, 0
     with storage.opened(part.file) as stream:
         for line_number, line in enumerate(stream, start=1):
@@ -162,14 +169,14 @@ def _read_lines(part: Part, text_field: str | None) -> Iterator[Record | BadReco
             if content.isspace() or not content:
                 continue
             if part.has(number):
-                yield _line_record(part.file, line_number, content, start, text_field)
+                yield _line_record(part.file, line_number, content, start, objects)
             number += 1
     if number == 0 and part.index == 0:
         yield BadRecord(part.file.path, "the file has blank lines only" if line_number else "the file is empty")
 
 
 def _line_record(
-    file: storage.File, line_number: int, line: bytes, offset: int, text_field: str | None
+    file: storage.File, line_number: int, line: bytes, offset: int, objects: _RecordOf | None
 ) -> Record | BadRecord:
     location = f"{file.path}:{line_number}"
     try:
@@ -178,7 +185,7 @@ def _line_record(
         where = f"byte {error.start} of the line, byte {offset + error.start} of the uncompressed file"
         return BadRecord(location, f"invalid UTF-8 (0x{line[error.start]:02x}) at {where}")
     id_ = f"{file.name}:{line_number}"
-    if text_field is None:
+    if objects is None:
         return Record(id_, text, location, {})
     try:
         value = json.loads(text)
@@ -189,8 +196,9 @@ def _line_record(
     except RecursionError:
         return BadRecord(location, "broken JSON: nested too deeply")
     if not isinstance(value, dict):
-        return BadRecord(location, f"a JSON {_json_name(value)}, not an object with a field {text_field!r}")
-    return make_record(id_, location, value, text_field)
+        wanted = "" if objects.text_field is None else f" with a field {objects.text_field!r}"
+        return BadRecord(location, f"a JSON {_json_name(value)}, not an object{wanted}")
+    return make_record(id_, location, value, objects.text_field)
 
 
 def _json_name(value: object) -> str:

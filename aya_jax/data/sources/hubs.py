@@ -24,7 +24,7 @@ class HuggingFaceSource:
       name: "owner/dataset", or a directory with data files.
       config: the dataset's configuration, where it has several.
       split_map: for each of our splits, the dataset's own, slices included: (("train", "train[:99%]"), ...).
-      text_field: the column with the text.
+      text_field: the column with the text; None keeps all columns, and no text.
       revision: commit, tag or branch; pin it, the hub's files can change.
       split: which of ours `records` reads; `dataclasses.replace(source, split="validation")` reads another.
     """
@@ -32,7 +32,7 @@ class HuggingFaceSource:
     name: str
     config: str | None = None
     split_map: tuple[tuple[str, str], ...] = _SAME_NAMES
-    text_field: str = "text"
+    text_field: str | None = "text"
     revision: str | None = None
     split: str = "train"
 
@@ -59,7 +59,7 @@ class HuggingFaceSource:
         """
         check_shard(shard, num_shards)
         rows = self._rows()
-        if self.text_field not in rows.column_names:
+        if self.text_field is not None and self.text_field not in rows.column_names:
             raise UserError(f"{self.description}: {missing_field(self.text_field, tuple(rows.column_names))}")
         place = f"{_joined(self.name, self.config)}/{_own_split(self)}"
         for i, row in enumerate(rows.shard(num_shards, shard, contiguous=False)):
@@ -86,14 +86,14 @@ class TfdsSource:
     Attributes:
       name: "dataset", "dataset/config" or "dataset/config:version".
       split_map: for each of our splits, the dataset's own, slices included.
-      text_field: the feature with the text.
+      text_field: the feature with the text; None keeps all features, and no text.
       data_dir: where TFDS keeps its datasets; None is its own default.
       split: which of ours `records` reads.
     """
 
     name: str
     split_map: tuple[tuple[str, str], ...] = _SAME_NAMES
-    text_field: str = "text"
+    text_field: str | None = "text"
     data_dir: str | None = None
     split: str = "train"
 
@@ -131,7 +131,7 @@ class TfdsSource:
 
         builder = self._builder()
         self._split_info(builder.info)
-        if self.text_field not in builder.info.features:
+        if self.text_field is not None and self.text_field not in builder.info.features:
             raise UserError(f"{self.description}: {missing_field(self.text_field, tuple(builder.info.features))}")
         in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         examples = builder.as_dataset(split=_own_split(self), shuffle_files=False, read_config=in_order)
@@ -170,7 +170,7 @@ def _own_split(source: HuggingFaceSource | TfdsSource) -> str:
     return names[source.split]
 
 
-def _checked(location: str, fields: Mapping[str, Any], text_field: str) -> Record:
+def _checked(location: str, fields: Mapping[str, Any], text_field: str | None) -> Record:
     record = make_record(location, location, fields, text_field)
     if isinstance(record, BadRecord):
         raise record

@@ -15,7 +15,7 @@ from aya_jax.data.sources.record import BadRecord, Record, make_record, missing_
 _ROWS = 512  # rows decoded at a time within a row group
 
 
-def read(file: storage.File, wanted: Callable[[int], bool], text_field: str) -> Iterator[Record | BadRecord]:
+def read(file: storage.File, wanted: Callable[[int], bool], text_field: str | None) -> Iterator[Record | BadRecord]:
     """The rows whose number (from 0, over the whole file) is wanted, row group by row group.
 
     Raises:
@@ -23,7 +23,8 @@ def read(file: storage.File, wanted: Callable[[int], bool], text_field: str) -> 
     """
     try:
         with storage.open_raw(file) as raw, pq.ParquetFile(raw) as table:
-            _check_column(file, table.schema_arrow, text_field)
+            if text_field is not None:
+                _check_column(file, table.schema_arrow, text_field)
             if table.metadata.num_rows == 0 and wanted(0):
                 yield BadRecord(file.path, "the file has no rows")
             row = 0
@@ -48,7 +49,7 @@ def _check_column(file: storage.File, schema: pa.Schema, text_field: str) -> Non
 
 
 def _rows(
-    file: storage.File, batch: pa.RecordBatch, picked: list[int], first: int, text_field: str
+    file: storage.File, batch: pa.RecordBatch, picked: list[int], first: int, text_field: str | None
 ) -> Iterator[Record | BadRecord]:
     for i in picked:
         number = first + i + 1

@@ -59,8 +59,10 @@ def check_shard(shard: int, num_shards: int) -> None:
         raise ValueError(f"shard {shard} of {num_shards}: a shard's number is at least 0 and below their count")
 
 
-def make_record(id_: str, location: str, fields: Mapping[str, Any], text_field: str) -> Record | BadRecord:
-    """Takes the text out of a record's fields, or says what is wrong with it."""
+def make_record(id_: str, location: str, fields: Mapping[str, Any], text_field: str | None) -> Record | BadRecord:
+    """Takes the text out of a record's fields, or says what is wrong with it; without a text field none is taken."""
+    if text_field is None:
+        return Record(id_, "", location, fields)
     if text_field not in fields:
         return BadRecord(location, missing_field(text_field, tuple(fields)))
     text = fields[text_field]
@@ -79,10 +81,10 @@ def make_record(id_: str, location: str, fields: Mapping[str, Any], text_field: 
     return Record(id_, text, location, {key: value for key, value in fields.items() if key != text_field})
 
 
-def missing_field(name: str, present: tuple[str, ...]) -> str:
-    """Says that a field is missing, which ones there are, and which was perhaps meant."""
+def missing_field(name: str, present: tuple[str, ...], setting: str = "text_field") -> str:
+    """Says that the field of a setting is missing, which ones there are, and which was perhaps meant."""
     near = difflib.get_close_matches(name, present, n=1)
-    meant = f"; did you mean text_field={near[0]!r}?" if near else "; name the one with the text in text_field"
+    meant = f"; did you mean {setting}={near[0]!r}?" if near else f"; name the one that is meant in {setting}"
     shown = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
     return f"no field {name!r} (there are: {shown or 'none'}){meant}"
 

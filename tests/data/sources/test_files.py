@@ -242,7 +242,7 @@ LONE_SURROGATE = b'{"text": "caf\xc3\xa9 \\ud83d"}'
         (b'["text"]', r":2: a JSON array, not an object with a field 'text'"),
         (b"3", r":2: a JSON number, not an object"),
         (b'{"txt": "a", "n": 1}', r":2: no field 'text' \(there are: txt, n\); did you mean text_field='txt'\?"),
-        (b'{"body": "a"}', r":2: no field 'text' \(there are: body\); name the one with the text in text_field"),
+        (b'{"body": "a"}', r":2: no field 'text' \(there are: body\); name the one that is meant in text_field"),
         (b"{}", r":2: no field 'text' \(there are: none\)"),
         (b'{"text": 7}', r":2: field 'text' is int, not a string"),
         (b'{"text": null}', r":2: field 'text' is null, not a string"),
