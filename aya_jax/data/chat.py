@@ -215,8 +215,15 @@ class ChatTokenizer:
         Raises:
           UserError: there is none.
         """
-        self._template  # says what is wrong, if anything
-        return hashlib.sha256((self._template_source or "").encode()).hexdigest()
+        return hashlib.sha256(self._required_template().encode()).hexdigest()
+
+    def _required_template(self) -> str:
+        if self._template_source is None:
+            raise UserError(
+                f"{self.directory or self.vocabulary.spec}: this tokenizer has no chat template; put the model's "
+                f"{_TEMPLATE} beside its {_TOKENIZER}, or give the prompt as text"
+            )
+        return self._template_source
 
     @functools.cached_property
     def _template_source(self) -> str | None:
@@ -237,11 +244,7 @@ class ChatTokenizer:
         from jinja2.ext import loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        if self._template_source is None:
-            raise UserError(
-                f"{self.directory or self.vocabulary.spec}: this tokenizer has no chat template; put the model's "
-                f"{_TEMPLATE} beside its {_TOKENIZER}, or give the prompt as text"
-            )
+        source = self._required_template()
 
         def refuse(message: str) -> None:
             raise jinja2.TemplateError(message)
@@ -254,7 +257,7 @@ class ChatTokenizer:
         sandbox.globals["raise_exception"] = refuse
         sandbox.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         try:
-            return sandbox.from_string(self._template_source)
+            return sandbox.from_string(source)
         except jinja2.TemplateError as error:
             raise UserError(f"{self.directory}: the chat template is no valid Jinja template: {error}") from error
 

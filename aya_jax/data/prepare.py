@@ -24,7 +24,15 @@ from aya_jax.data import arrays, beam, store, tasks, workers
 from aya_jax.data.config import DataConfig, mixture_keys
 from aya_jax.data.prepare_config import PrepareConfig
 from aya_jax.data.progress import PrepareProgress, summary_table
-from aya_jax.data.shards import ShardJob, TaskSpec, import_modules, load_tokenizer, load_vocabulary, own_vocabulary, source_info
+from aya_jax.data.shards import (
+    ShardJob,
+    TaskSpec,
+    import_modules,
+    load_tokenizer,
+    load_vocabulary,
+    own_vocabulary,
+    source_info,
+)
 from aya_jax.data.sources import ConversationSource, FileSource, Source, storage
 from aya_jax.data.stdlib_code import DEFAULT_BYTES, StandardLibrarySource
 from aya_jax.data.store import Manifest, ShardInfo, VocabularyInfo

@@ -38,8 +38,8 @@ class TaskConfig:
       tfds_data_dir: where TFDS keeps it; None is TFDS's own default.
       splits: for `train`, and for `validation` if the dataset has its own, the dataset's name of the split.
       text_field: field, column or feature that holds the text.
-      form: `text`, or `chat`: records are conversations in one of the usual layouts (`sources.conversations`), rendered with the
-        tokenizer's chat template; what the assistant says, and the token that ends it, is what a model learns.
+      form: `text`, or `chat`: records are conversations in one of the usual layouts (`sources.conversations`), rendered
+        with the tokenizer's chat template; what the assistant says, and the token that ends it, is what a model learns.
       where: for `chat`, fields and the values that a record must have: (("lang", "ar"),) takes one language out of a file.
       turns: for `chat` in another layout, role and field of each turn: (("user", "question"), ("assistant", "answer")).
     """

@@ -41,8 +41,8 @@ class TokenizerConfig:
     """Trains a byte-level BPE on the documents of tasks, or takes an existing vocabulary, and measures it on each task.
 
     Attributes:
-      output_dir: gets `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` (unless `vocabulary` is set), `fertility.json`,
-        `fertility.md` and the configuration; one that another configuration made is refused.
+      output_dir: gets `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` (unless `vocabulary` is set),
+        `fertility.json`, `fertility.md` and the configuration; one that another configuration made is refused.
       data_dir: where the tasks read: 'sample', or a directory in the layout of docs/architecture.md.
       tasks: names and patterns (`text_*`) of the corpus's and the extra tasks, and names of text tasks that an imported
         module registers with SeqIO, to train on and to measure.

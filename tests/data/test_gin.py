@@ -6,6 +6,7 @@ import pytest
 
 from aya_jax.config import resolve
 from aya_jax.data.config import InspectConfig
+from aya_jax.data.prepare_config import PrepareConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -21,3 +22,14 @@ def test_mixtures(name, rates):
     assert config.data.mixture.rates == rates
     assert (config.data.store_dir, config.data.sequence_length, config.data.seed) == ("stores", 256, 0)
     assert config.data.data_dir is None
+
+
+def test_conversations_are_described_as_such():
+    config = resolve(
+        PrepareConfig,
+        files=[str(ROOT / "gin/prepare/conversations.gin")],
+        bindings=["FILES=('a.jsonl',)", "TASK='sums'", "LANGUAGE='en'", "STORE_DIR='stores'", "VOCABULARY='t'"],
+        search_paths=[str(ROOT)],
+    ).config
+    (task,) = config.extra_tasks
+    assert (task.form, task.domain, task.files, config.tasks) == ("chat", "instructions", ("a.jsonl",), ())

@@ -1,0 +1,150 @@
+"""Tuning on conversations with gin/train/sft.gin: what is learnt, from what, and what an interruption changes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aya_jax.config import ConfigError, resolve
+from aya_jax.data import prepare
+from aya_jax.data.batches import BatchLoader
+from aya_jax.data.prepare_config import PrepareConfig, TaskConfig
+from aya_jax.interop.model_dir import find_model, load_params
+from aya_jax.models.transformer import Transformer
+from aya_jax.training.config import TrainConfig
+from tests.training import small_run
+from tools.make_golden_chat import GOLDEN
+
+ROOT = Path(__file__).parents[2]
+STEPS = 20
+MODEL = """
+include '{root}/gin/train/{recipe}.gin'
+include '{root}/gin/models/test.gin'
+TransformerConfig.vocab_size = {vocab_size}
+TransformerConfig.embed_dim = 32
+TransformerConfig.num_layers = 2
+TransformerConfig.num_heads = 4
+TransformerConfig.num_kv_heads = 2
+TransformerConfig.head_dim = 8
+TransformerConfig.mlp_dim = 64
+MIXTURE = {{'sums': 1.0}}
+STORE_DIR = '{stores}'
+STEPS = {steps}
+SEQUENCE_LENGTH = 96
+LEARNING_RATE = 0.01
+TrackingConfig.every = 1
+TrackingConfig.tensorboard = False
+TrackingConfig.compilation_cache = '{folder}/compiled'
+CheckpointConfig.every = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Stores of conversations, a model of two steps to tune, and `sft.gin`, which tunes it."""
+    folder = tmp_path_factory.mktemp("sft")
+    (folder / "tokenizer").mkdir()
+    for name, content in json.loads(GOLDEN.read_text(encoding="utf-8"))["files"].items():
+        (folder / "tokenizer" / name).write_text(content, encoding="utf-8")
+    rows = [{"question": f"{n} + {n + 1}?", "answer": str(2 * n + 1) * (1 + n % 9)} for n in range(120)]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = TaskConfig(name="sums", language="en", form="chat", files=(str(folder / "sums.jsonl"),))
+    (train, _) = prepare.prepare(
+        PrepareConfig(
+            store_dir=str(folder / "stores"),
+            data_dir="sample",
+            vocabulary=str(folder / "tokenizer"),
+            tasks=(),
+            extra_tasks=(task,),
+        )
+    )
+    shared = {
+        "root": ROOT,
+        "vocab_size": train.vocabulary.size,
+        "stores": folder / "stores",
+        "folder": folder,
+    }
+    for name, recipe, steps in (("base", "pretrain", 2), ("sft", "sft", STEPS)):
+        (folder / f"{name}.gin").write_text(MODEL.format(recipe=recipe, steps=steps, **shared))
+    small_run.run("train", folder / "base.gin", f"--gin.RUN_DIR={folder / 'base'}", *_SEARCH)
+    return folder
+
+
+_SEARCH = (f"--gin_search_paths={ROOT},{ROOT / 'gin'}",)
+
+
+def command(workplace, name):
+    return (
+        *("train", workplace / "sft.gin", f"--gin.RUN_DIR={workplace / name}"),
+        *(f"--gin.MODEL_DIR={workplace / 'base'}", *_SEARCH),
+    )
+
+
+@pytest.fixture(scope="module")
+def tuned(workplace):
+    small_run.run(*command(workplace, "whole"))
+    return workplace / "whole"
+
+
+def resolved(workplace, *bindings):
+    return resolve(
+        TrainConfig,
+        files=[str(workplace / "sft.gin")],
+        bindings=[f"RUN_DIR={workplace / 'other'}", *bindings],
+        search_paths=[str(ROOT), str(ROOT / "gin")],
+    ).config
+
+
+def test_the_first_loss_is_that_of_each_conversation_by_itself(workplace, tuned):
+    """Mean over the assistant's tokens of a batch, each conversation scored alone, unpacked, by the model that is tuned."""
+    config = resolved(workplace, f"MODEL_DIR={workplace / 'base'}")
+    batch = BatchLoader(config.data, steps=1).batch(0)
+    found = find_model(workplace / "base", pytest.fail)
+    model = Transformer(found.config)
+    params = load_params(found, model.shapes())
+    score = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(params, {"tokens": tokens})))
+    total, count, segments = 0.0, 0, 0
+    for row in range(len(batch["tokens"])):
+        for segment in range(1, batch["segment_ids"][row].max() + 1):
+            inside = batch["segment_ids"][row] == segment
+            tokens, targets, weights = (batch[name][row][inside] for name in ("tokens", "targets", "loss_weights"))
+            alone = np.zeros((1, 96), np.int32)
+            alone[0, : len(tokens)] = tokens
+            log_probs = np.asarray(score(jnp.asarray(alone)), np.float64)[0, np.arange(len(tokens)), targets]
+            total -= float(np.sum(log_probs * weights))
+            count += int(np.sum(weights))
+            segments += 1
+    first = next(record for record in small_run.records(tuned) if record["kind"] == "train")
+    assert segments > 16
+    assert 0 < count < np.sum(batch["segment_ids"] > 0) / 2
+    assert first["loss"] == pytest.approx(total / count, abs=2e-5)
+
+
+def test_the_run_says_what_was_learnt_and_brings_its_template(workplace, tuned):
+    losses = [record["loss"] for record in small_run.records(tuned) if record["kind"] == "train"]
+    assert losses[-1] < losses[0]
+    template = (workplace / "tokenizer" / "chat_template.jinja").read_bytes()
+    assert (tuned / "tokenizer" / "chat_template.jinja").read_bytes() == template
+
+
+def test_killed_and_resumed_is_the_same_run(workplace, tuned):
+    killed = workplace / "killed"
+    process = small_run.start(*command(workplace, "killed"))
+    small_run.wait_for(lambda: small_run.has_checkpoint(killed, 2), process)
+    small_run.stop(process, signal.SIGKILL)
+    assert not small_run.has_checkpoint(killed, STEPS)
+    assert "(resumed)" in small_run.run(*command(workplace, "killed"))
+    found, expected = (small_run.parameters(folder, STEPS) for folder in (killed, tuned))
+    for name, value in expected.items():
+        assert found[name].tobytes() == value.tobytes(), name
+
+
+def test_a_model_to_tune_is_required(workplace):
+    with pytest.raises(ConfigError, match="MODEL_DIR is required"):
+        resolved(workplace)
