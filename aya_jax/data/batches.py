@@ -11,7 +11,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -86,7 +86,7 @@ class BatchLoader:
         self.task_tags = tuple((manifest.language, manifest.domain) for manifest in manifests)
         self.vocabulary = _shared_vocabulary(self.stores)
         make_rows, self._read = _PACKINGS[config.packing]
-        self._sources = [make_rows(opened, config.sequence_length, config.seed) for opened in self.stores]
+        self._sources = [make_rows(opened, config) for opened in self.stores]
 
     def batch(self, index: int) -> Batch:
         """This process's rows of batch `index`, at or after 0 and not only below `steps`.
@@ -116,6 +116,7 @@ class BatchLoader:
             "global_batch": self.config.global_batch,
             "sequence_length": self.config.sequence_length,
             "packing": self.config.packing,
+            **({"long_documents": self.config.long_documents} if self.config.long_documents != "split" else {}),
             "mixture": [
                 [stage.start, {self.task_names[task]: share for task, share in zip(stage.tasks, slots, strict=True)}]
                 for stage in self._order.stages
@@ -145,13 +146,24 @@ class BatchLoader:
                 self.table(), f"{self.steps:,} steps of {config.global_batch:,} x {config.sequence_length:,} tokens"
             )
         )
+        for name, opened, source in zip(self.task_names, self.stores, self._sources, strict=True):
+            if source.long.documents:
+                console.print(
+                    f"{name}: {source.long.documents:,} of {opened.num_documents:,} documents are longer than a row: "
+                    f"{_LONG[config.long_documents]} ({source.long.lost_tokens:,} of {opened.num_tokens:,} tokens lost)",
+                    soft_wrap=True,
+                )
 
 
 # How rows are made of a store, and how those of several are read together.
-_PACKINGS: dict[str, tuple[Any, Any]] = {
-    "windows": (WindowRows, read_windows),
-    "documents": (DocumentRows, read_documents),
+_PACKINGS: dict[str, tuple[Callable[[TokenStore, DataConfig], Any], Any]] = {
+    "windows": (lambda opened, config: WindowRows(opened, config.sequence_length, config.seed), read_windows),
+    "documents": (
+        lambda opened, config: DocumentRows(opened, config.sequence_length, config.seed, config.long_documents),
+        read_documents,
+    ),
 }
+_LONG = {"split": "split over several", "truncate": "cut to their beginning", "drop": "left out"}
 
 
 class BatchStream:
@@ -262,7 +274,7 @@ def validation_batches(
     length, rows = config.sequence_length, config.global_batch // process_count
     limit = math.inf if max_tokens is None else -(-max_tokens // length)
     if config.packing == "documents":
-        read = _HeldOutDocuments(opened, length)
+        read = _HeldOutDocuments(opened, length, config.long_documents)
     else:
         read = _HeldOutWindows(opened, length)
     count = int(min(read.count, limit))
@@ -307,8 +319,8 @@ class _HeldOutWindows:
 class _HeldOutDocuments:
     """All documents of a store, packed in order."""
 
-    def __init__(self, opened: TokenStore, length: int):
-        self._source, self._length = DocumentRows(opened, length, None), length
+    def __init__(self, opened: TokenStore, length: int, long: str):
+        self._source, self._length = DocumentRows(opened, length, None, long), length
         self.count = self._source.count
 
     def rows(self, numbers: np.ndarray, count: int) -> Batch:

@@ -63,6 +63,8 @@ class DataConfig:
       seed: chooses the order of each task's sequences; 0 to 2^32 - 1.
       packing: "windows" cuts S tokens anywhere from the run of documents (pre-training); "documents" fills rows with
         whole documents and pads what is left (tuning).
+      long_documents: with "documents", what becomes of one longer than a row: "split" into several, "truncate" to its
+        beginning, or "drop"; how many there are is shown when a run starts.
       data_dir: corpus from which training prepares stores that are missing and small; None: they must be there.
       vocabulary: tokenizer for those: "bytes", a tokenizer.json or a SentencePiece .model.
       read_threads: batches read at the same time.
@@ -75,6 +77,7 @@ class DataConfig:
     global_batch: int
     seed: int = 0
     packing: Literal["windows", "documents"] = "windows"
+    long_documents: Literal["split", "truncate", "drop"] = "split"
     data_dir: str | None = None
     vocabulary: str | None = None
     read_threads: int = 2
@@ -89,6 +92,8 @@ class DataConfig:
                 yield Problem(name, "at least 1")
         if not 0 <= self.seed < 2**32:
             yield Problem("seed", "between 0 and 2^32 - 1")
+        if self.long_documents != "split" and self.packing != "documents":
+            yield Problem("long_documents", "'split', or packing = 'documents': windows are cut anywhere")
         if self.data_dir is not None and self.vocabulary is None:
             yield Problem(
                 "vocabulary", 'a tokenizer to prepare data_dir with: "bytes", a tokenizer.json or a .model file'

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,12 +39,21 @@ class WindowBatch:
     collect: list[Callable[[], None]] = field(default_factory=list)
 
 
+class LongDocuments(NamedTuple):
+    """How many documents of a store are longer than a row, and how many of their tokens no row has."""
+
+    documents: int = 0
+    lost_tokens: int = 0
+
+
 class WindowRows:
     """Windows of S + 1 tokens, each beginning where the predictions of the one before end.
 
     An epoch's windows leave out up to S tokens of the store. Each epoch begins at another of those, so that all tokens
     are seen in the long run.
     """
+
+    long = LongDocuments()  # windows are cut anywhere
 
     def __init__(self, store: TokenStore, length: int, seed: int):
         self.store, self._length = store, length
@@ -103,18 +113,20 @@ class DocumentRows:
     many rows each block has takes one pass over the documents' offsets, once; only the counts are kept.
     """
 
-    def __init__(self, store: TokenStore, length: int, seed: int | None):
-        """`seed` None keeps the documents and the rows in the order of the store."""
-        self.store, self._length, self._seed = store, length, seed
+    def __init__(self, store: TokenStore, length: int, seed: int | None, long: str = "split"):
+        """`seed` None keeps the documents and the rows in the order of the store; `long` is `DataConfig.long_documents`."""
+        self.store, self._length, self._seed, self._policy = store, length, seed, long
         self._blocks: OrderedDict[int, list[list[tuple[int, int, int, bool]]]] = OrderedDict()
         self._lock = threading.Lock()
         num_blocks = -(-store.num_documents // BLOCK)
+        self.long = LongDocuments(*map(sum, zip((0, 0), *map(self._long, range(num_blocks)), strict=True)))
         counts = np.fromiter((len(self._pack(block)) for block in range(num_blocks)), np.int64, num_blocks)
         self._first_rows = np.concatenate([[0], np.cumsum(counts)])
         self.count = int(self._first_rows[-1])
         if self.count < 1:
-            raise UserError(f"{store.directory}: no documents to train on")
-        self.tokens_per_row = store.num_tokens / self.count
+            dropped = f" of at most {length} tokens; raise DataConfig.sequence_length" if self.long.documents else ""
+            raise UserError(f"{store.directory}: no documents to train on{dropped}")
+        self.tokens_per_row = (store.num_tokens - self.long.lost_tokens) / self.count
         self._permutation = None if seed is None else Permutation(seed, store.manifest.task, self.count)
 
     def pieces(self, ordinal: int) -> list[tuple[int, int, int, bool]]:
@@ -134,13 +146,27 @@ class DocumentRows:
             self._blocks.move_to_end(block)
             return self._blocks[block]
 
+    def _bounds(self, block: int) -> np.ndarray:
+        """Where the documents of a block begin, and the last ends."""
+        return self.store.document_bounds(block * BLOCK, min((block + 1) * BLOCK, self.store.num_documents))
+
+    def _long(self, block: int) -> LongDocuments:
+        lengths = np.diff(self._bounds(block))
+        lengths = lengths[lengths > self._length]
+        lost = {"split": 0, "drop": lengths.sum(), "truncate": (lengths - self._length).sum()}[self._policy]
+        return LongDocuments(len(lengths), int(lost))
+
     def _pack(self, block: int) -> list[list[tuple[int, int, int, bool]]]:
-        first, stop = block * BLOCK, min((block + 1) * BLOCK, self.store.num_documents)
-        bounds = self.store.document_bounds(first, stop)
-        order = np.arange(stop - first)
+        bounds = self._bounds(block)
+        order = np.arange(len(bounds) - 1)
         if self._seed is not None:
             order = permutation(f"{ORDER_VERSION}:{self._seed}:{self.store.manifest.task}:block:{block}", len(order))
-        begins, lengths = bounds[:-1][order].tolist(), np.diff(bounds)[order].tolist()
+        lengths = np.diff(bounds)
+        if self._policy == "drop":
+            order = order[lengths[order] <= self._length]
+        elif self._policy == "truncate":
+            lengths = np.minimum(lengths, self._length)
+        begins, lengths = bounds[:-1][order].tolist(), lengths[order].tolist()
         rows = []
         for pieces in packing.first_fit(lengths, self._length):
             ends = np.cumsum([0, *(piece.length for piece in pieces)]).tolist()

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from aya_jax.config import UserError
 from aya_jax.data import packing, store
@@ -334,3 +335,39 @@ BatchLoader(config, steps=1).batch(0)
 print([name for name in ("tensorflow", "seqio", "apache_beam") if name in sys.modules])
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("policy", ["split", "truncate", "drop"])
+def test_documents_longer_than_a_row(tmp_path, policy, capsys):
+    """In one epoch each document is there whole or in parts, by its beginning, or not at all, and is counted."""
+    documents = random_documents(3, 50, 90)
+    for split in ("train", "validation"):
+        path = store.store_path(str(tmp_path), "text_de", split)
+        write_store(path, [documents], task="text_de", split=split, language="de")
+    data = config(
+        str(tmp_path), mixture=MixtureConfig(rates={"text_de": 1.0}), packing="documents", long_documents=policy
+    )
+    loader = BatchLoader(data, steps=4)
+    source = loader._sources[0]
+    found = []
+    for batch in (loader.batch(step) for step in range(-(-source.count // 12))):
+        for row in range(12):
+            segments = batch["segment_ids"][row]
+            found += [tuple(batch["tokens"][row][segments == s].tolist()) for s in range(1, segments.max() + 1)]
+    tokens = [each.tokens.tolist() for each in documents]
+    long = [each for each in tokens if len(each) > 32]
+    assert len(long) > 10
+    expected = {
+        "split": [tuple(each[at : at + 32]) for each in tokens for at in range(0, len(each), 32)],
+        "truncate": [tuple(each[:32]) for each in tokens],
+        "drop": [tuple(each) for each in tokens if len(each) <= 32],
+    }[policy]
+    # Rows beyond the epoch are of the next.
+    assert set(found) == set(expected)
+    assert len(found) >= len(expected)
+    kept = sum(map(len, expected))
+    assert source.long == (len(long), sum(map(len, tokens)) - kept)
+    assert source.tokens_per_row == pytest.approx(kept / source.count)
+    loader.print_table(Console(width=200))
+    assert f"text_de: {len(long)} of 50 documents are longer than a row" in capsys.readouterr().out
+    assert loader.identity().get("long_documents", "split") == policy

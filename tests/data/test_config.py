@@ -51,6 +51,8 @@ def test_mixtures(changes, wrong):
         ({"seed": -1}, ["seed"]),
         ({"seed": 2**32}, ["seed"]),
         ({"data_dir": "sample"}, ["vocabulary"]),
+        ({"packing": "documents", "long_documents": "drop"}, []),
+        ({"long_documents": "truncate"}, ["long_documents"]),
     ],
 )
 def test_data(changes, wrong):
