@@ -55,6 +55,13 @@ def prepared(rows, tokenizer, tmp_path_factory):
     return directory
 
 
+def data(store_dir, sequence_length):
+    mixture = MixtureConfig(rates={"sums": 1.0})
+    return DataConfig(
+        store_dir=str(store_dir), mixture=mixture, sequence_length=sequence_length, global_batch=4, packing="documents"
+    )
+
+
 def stored(directory, split):
     opened = store.TokenStore.open(str(directory / "sums" / split))
     begins, ends = opened.document_ranges(np.arange(opened.num_documents))
@@ -77,14 +84,7 @@ def test_the_store_holds_each_conversation_with_what_is_learnt(prepared, tokeniz
 
 def test_a_batch_teaches_the_assistants_tokens_and_no_other(prepared, tokenizer):
     chat = ChatTokenizer.open(str(tokenizer))
-    data = DataConfig(
-        store_dir=str(prepared),
-        mixture=MixtureConfig(rates={"sums": 1.0}),
-        sequence_length=128,
-        global_batch=4,
-        packing="documents",
-    )
-    batch = BatchLoader(data, steps=1).batch(0)
+    batch = BatchLoader(data(prepared, sequence_length=128), steps=1).batch(0)
     taught = 0
     for row in range(4):
         for segment in range(1, batch["segment_ids"][row].max() + 1):
@@ -158,13 +158,6 @@ def test_rows_of_real_instructions_are_full(tokenizer, tmp_path):
     prepare.prepare(config(tmp_path, file, tokenizer))
     opened = store.TokenStore.open(str(tmp_path / "sums" / "train"))
     steps = opened.manifest.tokens // (4 * 2048)
-    data = DataConfig(
-        store_dir=str(tmp_path),
-        mixture=MixtureConfig(rates={"sums": 1.0}),
-        sequence_length=2048,
-        global_batch=4,
-        packing="documents",
-    )
-    loader = BatchLoader(data, steps=steps)
+    loader = BatchLoader(data(tmp_path, sequence_length=2048), steps=steps)
     filled = [np.mean(loader.batch(step)["segment_ids"] > 0) for step in range(steps)]
     assert np.mean(filled) >= 0.95

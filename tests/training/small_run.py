@@ -15,6 +15,14 @@ from tests.data.stores import random_documents, write_store
 
 TASKS = {"text_en": ("en", "text"), "text_de": ("de", "text"), "code_web": ("python", "web_code")}
 STEPS = 20
+SHAPE = """\
+TransformerConfig.embed_dim = 32
+TransformerConfig.num_layers = 2
+TransformerConfig.num_heads = 4
+TransformerConfig.num_kv_heads = 2
+TransformerConfig.head_dim = 8
+TransformerConfig.mlp_dim = 64
+"""
 CONFIG = """
 TrainConfig.run_dir = %RUN_DIR
 TrainConfig.steps = {steps}
@@ -23,13 +31,7 @@ TrainConfig.model = @TransformerConfig()
 TrainConfig.data = @DataConfig()
 TrainConfig.optimizer = @OptimizerConfig()
 TransformerConfig.vocab_size = 264
-TransformerConfig.embed_dim = 32
-TransformerConfig.num_layers = 2
-TransformerConfig.num_heads = 4
-TransformerConfig.num_kv_heads = 2
-TransformerConfig.head_dim = 8
-TransformerConfig.mlp_dim = 64
-TransformerConfig.max_sequence_length = 64
+{shape}TransformerConfig.max_sequence_length = 64
 DataConfig.store_dir = '{store_dir}'
 DataConfig.mixture = @MixtureConfig()
 DataConfig.sequence_length = 64
@@ -45,7 +47,7 @@ TrackingConfig.every = 3
 TrackingConfig.tensorboard = False
 TrackingConfig.compilation_cache = '{cache}'
 SEED = 1
-"""
+""".replace("{shape}", SHAPE)
 
 
 def write_stores(folder: Path) -> Path:

@@ -27,13 +27,7 @@ MODEL = """
 include '{root}/gin/train/{recipe}.gin'
 include '{root}/gin/models/test.gin'
 TransformerConfig.vocab_size = {vocab_size}
-TransformerConfig.embed_dim = 32
-TransformerConfig.num_layers = 2
-TransformerConfig.num_heads = 4
-TransformerConfig.num_kv_heads = 2
-TransformerConfig.head_dim = 8
-TransformerConfig.mlp_dim = 64
-MIXTURE = {{'sums': 1.0}}
+{shape}MIXTURE = {{'sums': 1.0}}
 STORE_DIR = '{stores}'
 STEPS = {steps}
 SEQUENCE_LENGTH = 96
@@ -69,6 +63,7 @@ def workplace(tmp_path_factory):
         "vocab_size": train.vocabulary.size,
         "stores": folder / "stores",
         "folder": folder,
+        "shape": small_run.SHAPE,
     }
     for name, recipe, steps in (("base", "pretrain", 2), ("sft", "sft", STEPS)):
         (folder / f"{name}.gin").write_text(MODEL.format(recipe=recipe, steps=steps, **shared))

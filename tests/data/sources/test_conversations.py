@@ -6,7 +6,7 @@ import json
 import logging
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aya_jax.config import UserError
@@ -55,6 +55,7 @@ _TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).map(str.s
 _HH_TEXT = _TEXT.filter(lambda text: "\n\nHuman:" not in text and "\n\nAssistant:" not in text)
 
 
+@settings(deadline=None)
 @given(st.lists(_HH_TEXT, min_size=1, max_size=6))
 def test_one_text_is_cut_into_the_turns_that_it_was_made_of(contents):
     markers = ("\n\nHuman: ", "\n\nAssistant: ")
