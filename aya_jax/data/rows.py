@@ -119,8 +119,12 @@ class DocumentRows:
         self._blocks: OrderedDict[int, list[list[tuple[int, int, int, bool]]]] = OrderedDict()
         self._lock = threading.Lock()
         num_blocks = -(-store.num_documents // BLOCK)
-        self.long = LongDocuments(*map(sum, zip((0, 0), *map(self._long, range(num_blocks)), strict=True)))
-        counts = np.fromiter((len(self._pack(block)) for block in range(num_blocks)), np.int64, num_blocks)
+        counts, long = np.zeros(num_blocks, np.int64), [LongDocuments()]
+        for block in range(num_blocks):
+            bounds = self._bounds(block)
+            counts[block] = len(self._pack(block, bounds))
+            long.append(self._long(bounds))
+        self.long = LongDocuments(*map(sum, zip(*long, strict=True)))
         self._first_rows = np.concatenate([[0], np.cumsum(counts)])
         self.count = int(self._first_rows[-1])
         if self.count < 1:
@@ -140,7 +144,7 @@ class DocumentRows:
     def _block(self, block: int) -> list[list[tuple[int, int, int, bool]]]:
         with self._lock:
             if block not in self._blocks:
-                self._blocks[block] = self._pack(block)
+                self._blocks[block] = self._pack(block, self._bounds(block))
                 if len(self._blocks) > _KEPT_BLOCKS:
                     self._blocks.popitem(last=False)
             self._blocks.move_to_end(block)
@@ -150,14 +154,13 @@ class DocumentRows:
         """Where the documents of a block begin, and the last ends."""
         return self.store.document_bounds(block * BLOCK, min((block + 1) * BLOCK, self.store.num_documents))
 
-    def _long(self, block: int) -> LongDocuments:
-        lengths = np.diff(self._bounds(block))
+    def _long(self, bounds: np.ndarray) -> LongDocuments:
+        lengths = np.diff(bounds)
         lengths = lengths[lengths > self._length]
         lost = {"split": 0, "drop": lengths.sum(), "truncate": (lengths - self._length).sum()}[self._policy]
         return LongDocuments(len(lengths), int(lost))
 
-    def _pack(self, block: int) -> list[list[tuple[int, int, int, bool]]]:
-        bounds = self._bounds(block)
+    def _pack(self, block: int, bounds: np.ndarray) -> list[list[tuple[int, int, int, bool]]]:
         order = np.arange(len(bounds) - 1)
         if self._seed is not None:
             order = permutation(f"{ORDER_VERSION}:{self._seed}:{self.store.manifest.task}:block:{block}", len(order))

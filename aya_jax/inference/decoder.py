@@ -154,7 +154,6 @@ class Decoder:
           only_last: give the output of each row's last token alone, [R, 1, D]; of the others the last layer takes no more than
             keys and values.
         """
-        last = jnp.maximum(jnp.sum(tokens.valid, axis=1) - 1, 0)
         compute = jnp.dtype(self.model.precision.compute)
         with jax.named_scope("embedding"):
             x = lookup(params["embedding"]["table"], tokens.ids, rules=self.rules, dtype=compute)
@@ -162,12 +161,15 @@ class Decoder:
         new: list[tuple[jax.Array, jax.Array]] = []
 
         def keep(array: jax.Array) -> jax.Array:
-            index = last.reshape(-1, *[1] * (array.ndim - 1))
-            return jnp.take_along_axis(array, index, axis=1)
+            """Of the last layer's positions [R, Q, ...] those whose output is wanted."""
+            if not only_last:
+                return array
+            last = jnp.maximum(jnp.sum(tokens.valid, axis=1) - 1, 0)
+            return jnp.take_along_axis(array, last.reshape(-1, *[1] * (array.ndim - 1)), axis=1)
 
         def attend(kind: layers.LayerKind, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
             output, written = cached_attention(
-                keep(query) if only_last and len(new) == self.config.num_layers - 1 else query,
+                keep(query) if len(new) == self.config.num_layers - 1 else query,
                 key,
                 value,
                 cache[len(new)],
@@ -185,7 +187,7 @@ class Decoder:
         *rest, (final_kind, final_layer) = zip(self.kinds, params["layers"], strict=True)
         for kind, layer in rest:
             x = block(kind, layer, x, angles, attend)
-        x = block(final_kind, final_layer, x, angles, attend, **({"keep": keep} if only_last else {}))
+        x = block(final_kind, final_layer, x, angles, attend, keep)
         return layers.norm(self.config, params["final_norm"]["scale"], x), tuple(new)
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
