@@ -264,6 +264,7 @@ def test_a_client_that_does_not_read_is_cut_off(generator, monkeypatch, kernel):
         reason = "unread" if not kernel else ""
         _wait(lambda: f'aya_cancelled_total{{reason="{reason}' in running.metrics(), seconds=60)
         running.wait_until_idle()
+        assert "aya_running_samples 0.0" in running.metrics()
         connection.close()
 
 

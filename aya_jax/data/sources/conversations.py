@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from aya_jax.data.sources.record import BadRecord, Record, Source, lone_surrogate, missing_field
+from aya_jax.data.sources.record import BadRecord, Record, Source, keep_good, lone_surrogate, missing_field
 
 Turns = tuple[tuple[str, str], ...]
 Message = dict[str, str]
@@ -41,8 +41,6 @@ _PAIRS: tuple[Turns, ...] = (
 # Beside an instruction these may be empty.
 _OPTIONAL = ("context", "input")
 _HH_TURNS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,31 +77,22 @@ class ConversationSource:
         Raises:
           UserError: as the records' source; `BadRecord` where a record is no conversation and those are not skipped.
         """
-        first: BadRecord | None = None
-        number_bad = 0
-        for record in self.records_of.records(shard, num_shards):
-            if not self._wanted(record):
-                continue
-            messages = conversation(record.fields, self.turns)
-            problem = messages if isinstance(messages, str) else find_problem(messages)
-            if problem is None:
-                text = json.dumps({"messages": messages}, ensure_ascii=False, separators=(",", ":"))
-                yield Record(record.id, text, record.location, {})
-                continue
-            bad = BadRecord(record.location, problem)
-            if self.on_bad_record == "stop":
-                raise bad
-            first, number_bad = first or bad, number_bad + 1
-        if first is not None:
-            logger.warning("%s: left out: %d records; the first: %s", self.description, number_bad, first)
+        found = map(self._found, self.records_of.records(shard, num_shards))
+        yield from keep_good(filter(None, found), self.on_bad_record, self.description, Counter())
 
-    def _wanted(self, record: Record) -> bool:
+    def _found(self, record: Record) -> Record | BadRecord | None:
+        """A record's conversation, or what is wrong with it; None where it is not wanted."""
         for field, value in self.where:
             if field not in record.fields:
-                raise BadRecord(record.location, missing_field(field, tuple(record.fields), "where"))
+                return BadRecord(record.location, missing_field(field, tuple(record.fields), "where"))
             if record.fields[field] not in (value, value.encode()):
-                return False
-        return True
+                return None
+        messages = conversation(record.fields, self.turns)
+        problem = messages if isinstance(messages, str) else find_problem(messages)
+        if problem is not None:
+            return BadRecord(record.location, problem)
+        text = json.dumps({"messages": messages}, ensure_ascii=False, separators=(",", ":"))
+        return Record(record.id, text, record.location, {})
 
 
 def conversation(fields: Mapping[str, Any], turns: Turns = ()) -> list[Message] | str:

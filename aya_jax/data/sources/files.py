@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from aya_jax.config import UserError
 from aya_jax.data.sources import parquet, storage
-from aya_jax.data.sources.record import BadRecord, Record, check_shard, make_record
+from aya_jax.data.sources.record import BadRecord, Record, check_shard, keep_good, make_record
 
 Format = Literal["jsonl", "parquet", "text", "lines"]
 
@@ -35,8 +34,6 @@ _BY_SUFFIX: dict[str, Format] = {
     ".md": "text",
 }
 _BOM = b"\xef\xbb\xbf"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,22 +98,8 @@ class FileSource:
         """
         check_shard(shard, num_shards)
         for part in deal(storage.find(self.patterns), shard, num_shards):
-            yield from self._good(part, skipped if skipped is not None else Counter())
-
-    def _good(self, part: Part, skipped: Counter[str]) -> Iterator[Record]:
-        first: BadRecord | None = None
-        number_bad = 0
-        for record in self._read(part):
-            if isinstance(record, Record):
-                yield record
-                continue
-            if self.on_bad_record == "stop":
-                raise record
-            first = first or record
-            number_bad += 1
-        if first is not None:
-            skipped[part.file.path] += number_bad
-            logger.warning("%s: bad records left out: %d; the first: %s", part.file.path, number_bad, first)
+            counted = skipped if skipped is not None else Counter()
+            yield from keep_good(self._read(part), self.on_bad_record, part.file.path, counted)
 
     def _read(self, part: Part) -> Iterator[Record | BadRecord]:
         kind = self.format or format_of(part.file.path)

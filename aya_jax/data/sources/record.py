@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol
 
 from aya_jax.config import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +55,29 @@ class Source(Protocol):
         Raises:
           UserError: the source cannot be read, or a record has no text.
         """
+
+
+def keep_good(
+    found: Iterable[Record | BadRecord], on_bad_record: Literal["stop", "skip"], place: str, skipped: Counter[str]
+) -> Iterator[Record]:
+    """The records among what was found; bad ones are left out and counted under `place`, with a warning at the end.
+
+    Raises:
+      BadRecord: the first of them, where those are not skipped.
+    """
+    first: BadRecord | None = None
+    number_bad = 0
+    for record in found:
+        if isinstance(record, Record):
+            yield record
+            continue
+        if on_bad_record == "stop":
+            raise record
+        first = first or record
+        number_bad += 1
+    if first is not None:
+        skipped[place] += number_bad
+        logger.warning("%s: bad records left out: %d; the first: %s", place, number_bad, first)
 
 
 def check_shard(shard: int, num_shards: int) -> None:

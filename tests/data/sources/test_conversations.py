@@ -101,7 +101,7 @@ def test_what_cannot_be_learnt_from_is_named_with_its_line_or_counted(fields, pr
     with caplog.at_level(logging.WARNING):
         kept = list(ConversationSource(Records(), on_bad_record="skip").records(0, 1))
     assert [json.loads(record.text) for record in kept] == [{"messages": ASKED}]
-    assert "left out: 1 records; the first: f.jsonl:2: " in caplog.text
+    assert "records: bad records left out: 1; the first: f.jsonl:2: " in caplog.text
 
 
 def test_records_of_a_file_with_one_language_taken_out(tmp_path):
