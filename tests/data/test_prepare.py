@@ -370,7 +370,6 @@ def test_gin_imports_are_what_workers_import():
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif("AYA_DATA" not in os.environ, reason="AYA_DATA names no corpora")
 def test_real_text_comes_back_from_the_store(tmp_path):
     corpus = Path(os.environ["AYA_DATA"])
     prepare.prepare(settings(tmp_path, corpus, tasks=("text_hi", "code_markup"), num_shards=3))

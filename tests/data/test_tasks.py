@@ -176,7 +176,6 @@ def test_an_unknown_task_is_named_with_near_ones():
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif("AYA_DATA" not in os.environ, reason="AYA_DATA names no corpora")
 def test_every_real_task_has_both_splits():
     aya_data = os.environ["AYA_DATA"]
     for name in tasks.available(aya_data):

@@ -240,7 +240,6 @@ def test_transformers_opens_it_and_gives_the_same_ids(tmp_path: Path) -> None:
 
 @pytest.mark.real_data
 @pytest.mark.slow
-@pytest.mark.skipif("AYA_DATA" not in os.environ, reason="AYA_DATA names no corpora")
 def test_every_language_of_a_corpus_is_compressed(tmp_path: Path) -> None:
     output = tmp_path / "out"
     run_verb(f"RUN_DIR='{output}'", f"DATA_DIR='{os.environ['AYA_DATA']}'")

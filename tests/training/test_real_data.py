@@ -44,7 +44,6 @@ def aya(*arguments):
 
 @pytest.mark.real_data
 @pytest.mark.slow
-@pytest.mark.skipif(not AYA_DATA, reason="AYA_DATA is not set")
 def test_bits_per_byte_falls_in_every_language_and_kind(tmp_path):
     stores, run_dir = tmp_path / "stores", tmp_path / "run"
     where = (f"--gin.STORE_DIR={stores}", f"--gin.DATA_DIR={AYA_DATA}", "--gin.VOCABULARY=bytes")

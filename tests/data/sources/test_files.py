@@ -372,7 +372,6 @@ def test_what_is_no_parquet(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif("AYA_DATA" not in os.environ, reason="AYA_DATA names no corpora")
 @pytest.mark.parametrize("num_shards", [1, 5, 64])
 def test_every_line_of_the_corpora_is_read_once(num_shards: int) -> None:
     pattern = f"{os.environ['AYA_DATA']}/corpus/*.jsonl.gz"
