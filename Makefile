@@ -42,7 +42,7 @@ $(VENV)/.dev: $(VENV)/.core
 # torch first and by its exact version: a range would take the newest build with its accelerator libraries.
 $(VENV)/.parity: $(VENV)/.dev
 	@$(PIP) install torch==2.13.0
-	@$(PIP) install --constraint constraints.txt transformers peft
+	@$(PIP) install --constraint constraints.txt transformers peft trl
 	@touch $@
 
 install: $(VENV)/.dev

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import math
 import sys
 import time
@@ -39,6 +40,7 @@ class BatchLoader:
     Attributes:
       task_names: the tasks of the mixture and of its schedule, sorted.
       task_tags: (language, domain) of each.
+      languages: the first of these tags.
       stores: the training store of each.
       vocabulary: the tokenizer of all of them.
       steps: batches in the run.
@@ -84,9 +86,11 @@ class BatchLoader:
         self.stores = [stores[name] for name in self.task_names]
         manifests = [opened.manifest for opened in self.stores]
         self.task_tags = tuple((manifest.language, manifest.domain) for manifest in manifests)
+        self.languages = tuple(language for language, _ in self.task_tags)
         self.vocabulary = _shared_vocabulary(self.stores)
         make_rows, self._read = _PACKINGS[config.packing]
         self._sources = [make_rows(opened, config) for opened in self.stores]
+        self._attached: dict[str, str] = {}  # field → digest of its numbers
 
     def batch(self, index: int) -> Batch:
         """This process's rows of batch `index`, at or after 0 and not only below `steps`.
@@ -103,6 +107,18 @@ class BatchLoader:
         fields = self._read(requests, len(self._rows), length)
         fields["task_ids"] = np.repeat(tasks.astype(np.int32), length).reshape(-1, length)
         return fields
+
+    def attach(self, field: str, values: Mapping[str, np.ndarray]) -> None:
+        """Gives batches a field of numbers of whole documents: at each one's first position, 0 elsewhere.
+
+        Args:
+          field: its name in a batch.
+          values: task → float32 [documents].
+        """
+        for name, source in zip(self.task_names, self._sources, strict=True):
+            source.numbers[field] = values[name]
+        contents = b"".join(np.ascontiguousarray(values[name], "<f4").tobytes() for name in self.task_names)
+        self._attached[field] = hashlib.sha256(contents).hexdigest()
 
     def from_step(self, index: int) -> BatchStream:
         """Batches `index`, `index` + 1, ..., `steps` - 1, read ahead by threads; a context manager."""
@@ -122,6 +138,7 @@ class BatchLoader:
                 for stage in self._order.stages
                 for slots in (stage.interleave.slots,)
             ],
+            **({"numbers": self._attached} if self._attached else {}),
             "stores": {name: opened.manifest.digest for name, opened in zip(self.task_names, self.stores, strict=True)},
         }
 
@@ -148,9 +165,12 @@ class BatchLoader:
         )
         for name, opened, source in zip(self.task_names, self.stores, self._sources, strict=True):
             if source.long.documents:
+                part = "a row" if opened.manifest.group == 1 else "half a row"
+                left_out = f"; {source.long.unlearnable:,} left out, for nothing to learn is left of them"
                 console.print(
-                    f"{name}: {source.long.documents:,} of {opened.num_documents:,} documents are longer than a row: "
-                    f"{_LONG[config.long_documents]} ({source.long.lost_tokens:,} of {opened.num_tokens:,} tokens lost)",
+                    f"{name}: {source.long.documents:,} of {opened.num_documents:,} documents are longer than {part}: "
+                    f"{_LONG[config.long_documents]} ({source.long.lost_tokens:,} of {opened.num_tokens:,} tokens lost)"
+                    f"{left_out if source.long.unlearnable else ''}",
                     soft_wrap=True,
                 )
 
@@ -244,37 +264,38 @@ def _shared_vocabulary(stores: list[TokenStore]) -> VocabularyInfo:
     return first.manifest.vocabulary
 
 
-# Held-out text --------------------------------------------------------------------------------------------------------
+# All of a store, once -------------------------------------------------------------------------------------------------
 
 
-def validation_batches(
+def ordered_batches(
+    opened: TokenStore,
     config: DataConfig,
-    task: str,
     *,
     max_tokens: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    numbers: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Batch]:
-    """A task's held-out documents, once and in order: every token is predicted once but a document's first.
+    """A store's documents, once and in order: every token is predicted once but a document's first.
 
     Args:
+      opened: the store.
       config: packing and sizes are those of training.
-      task: its name.
       max_tokens: at most so many tokens, rounded up to whole rows; None takes all.
       process_index: which process this is.
       process_count: how many there are; each gets as many batches as the others.
+      numbers: field → float32 [documents], as for `BatchLoader.attach`.
 
     Yields:
       batches as `BatchLoader` gives, with task id 0; the last is filled with rows of padding.
 
     Raises:
-      UserError: the task has no validation store, or one of its files is corrupt.
+      UserError: one of the store's files is corrupt.
     """
-    opened = TokenStore.open(store.store_path(config.store_dir, task, "validation"))
     length, rows = config.sequence_length, config.global_batch // process_count
     limit = math.inf if max_tokens is None else -(-max_tokens // length)
     if config.packing == "documents":
-        read = _HeldOutDocuments(opened, length, config.long_documents)
+        read = _HeldOutDocuments(opened, length, config.long_documents, numbers or {})
     else:
         read = _HeldOutWindows(opened, length)
     count = int(min(read.count, limit))
@@ -284,6 +305,15 @@ def validation_batches(
         fields = read.rows(np.arange(first, max(first, min(first + rows, count))), rows)
         fields["task_ids"] = np.zeros((rows, length), np.int32)
         yield fields
+
+
+def validation_batches(config: DataConfig, task: str, **options: Any) -> Iterator[Batch]:
+    """`ordered_batches` of a task's held-out documents.
+
+    Raises:
+      UserError: the task has none, or as `ordered_batches`.
+    """
+    return ordered_batches(TokenStore.open(store.store_path(config.store_dir, task, "validation")), config, **options)
 
 
 class _HeldOutWindows:
@@ -319,8 +349,9 @@ class _HeldOutWindows:
 class _HeldOutDocuments:
     """All documents of a store, packed in order."""
 
-    def __init__(self, opened: TokenStore, length: int, long: str):
+    def __init__(self, opened: TokenStore, length: int, long: str, numbers: Mapping[str, np.ndarray]):
         self._source, self._length = DocumentRows(opened, length, None, long), length
+        self._source.numbers |= numbers
         self.count = self._source.count
 
     def rows(self, numbers: np.ndarray, count: int) -> Batch:

@@ -173,19 +173,24 @@ class ChatTokenizer:
                 ids += self._raw.encode(piece, add_special_tokens=False).ids
         return ids
 
-    def encode_training(self, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
+    def encode_training(self, messages: Sequence[Message], first: int = 0) -> tuple[list[int], list[float]]:
         """Token ids of a conversation, and 1 for those to learn: the assistant's turns with the token that ends each.
 
         Where a turn begins and ends is seen by rendering the conversation up to there, not by looking for a template's markers.
         A model that writes nothing after the end of a turn need not learn what a template puts between turns.
 
+        Args:
+          messages: the conversation.
+          first: the message from which on the assistant's turns are learnt; those before it are a prompt.
+
         Raises:
-          UserError: as `render`, or the template does not render a conversation as a continuation of its beginning.
+          UserError: as `render`, or the template does not render a conversation as a continuation of its beginning, or what is
+            learnt would be nothing, or everything.
         """
         ids = self.encode_chat(messages, add_generation_prompt=False)
         weights = [0.0] * len(ids)
         for number, message in enumerate(messages):
-            if message.role != "assistant":
+            if message.role != "assistant" or number < first:
                 continue
             before = self.encode_chat(messages[:number], add_generation_prompt=True)
             whole = self.encode_chat(messages[: number + 1], add_generation_prompt=False)
@@ -198,6 +203,12 @@ class ChatTokenizer:
             ends = [place for place in range(len(before), len(whole)) if whole[place] == self.turn_end]
             last = ends[-1] + 1 if ends else len(whole)
             weights[len(before) : last] = [1.0] * (last - len(before))
+        if len(set(weights)) < 2:
+            share = "nothing" if not any(weights) else "every token"
+            raise UserError(
+                f"{self.directory}: with this chat template {share} of a conversation of {len(messages)} messages would be "
+                "learnt; a template shows the user's turns and the assistant's"
+            )
         return ids, weights
 
     @functools.cached_property

@@ -91,6 +91,8 @@ class Manifest:
       vocabulary: the tokenizer.
       source: where the text came from.
       loss_weights: whether every token has a weight of its own.
+      group: how many documents that follow each other belong together; 2: the chosen and the rejected answer of a pair, each
+        with a value, the pair's margin.
       shards: totals of shard-00000, shard-00001, ...
       format_version: of the files' layout.
     """
@@ -103,6 +105,7 @@ class Manifest:
     source: SourceInfo
     shards: tuple[ShardInfo, ...]
     loss_weights: bool = False
+    group: int = 1
     format_version: int = FORMAT_VERSION
 
     @functools.cached_property
@@ -130,6 +133,8 @@ class Manifest:
         """The object in `manifest.json`: the fields, and the totals for whoever reads the file."""
         fields = dataclasses.asdict(self)
         shards = list(fields.pop("shards"))
+        if self.group == 1:
+            del fields["group"]
         head = {"format_version": fields.pop("format_version")}
         totals = {"documents": self.documents, "tokens": self.tokens, "bytes": self.bytes}
         return head | fields | totals | {"shards": shards}

@@ -168,7 +168,8 @@ def _store_plan(
         domain=tags.domain,
         vocabulary=info,
         source=source,
-        loss_weights=spec.is_chat or seqio_source.loss_weights_key(task, split) is not None,
+        group=2 if spec.form == "preference" else 1,
+        loss_weights=spec.form != "text" or seqio_source.loss_weights_key(task, split) is not None,
         shards=(),
     )
     settings = {
@@ -179,7 +180,7 @@ def _store_plan(
         "num_shards": config.num_shards,
         "validation_permille": spec.permille,
     }
-    if spec.is_chat:
+    if spec.form != "text":
         settings["chat_template"] = load_tokenizer(config.vocabulary).template_digest
     directory = store.store_path(config.store_dir, spec.name, split)
     return StorePlan(spec, split, directory, config.vocabulary, config.num_shards, manifest, token_bytes, settings)

@@ -38,10 +38,12 @@ class TaskConfig:
       tfds_data_dir: where TFDS keeps it; None is TFDS's own default.
       splits: for `train`, and for `validation` if the dataset has its own, the dataset's name of the split.
       text_field: field, column or feature that holds the text.
-      form: `text`, or `chat`: records are conversations in one of the usual layouts (`sources.conversations`), rendered
-        with the tokenizer's chat template; what the assistant says, and the token that ends it, is what a model learns.
-      where: for `chat`, fields and the values that a record must have: (("lang", "ar"),) takes one language out of a file.
-      turns: for `chat` in another layout, role and field of each turn: (("user", "question"), ("assistant", "answer")).
+      form: `text`; `chat`: records are conversations in one of the usual layouts (`sources.conversations`), rendered
+        with the tokenizer's chat template; what the assistant says, and the token that ends it, is what a model learns;
+        `preference`: records are a prompt with a chosen and a rejected answer (`sources.preferences`).
+      where: not for `text`: fields and the values that a record must have; (("lang", "ar"),) takes one language out of a file.
+      turns: in another layout, role and field of each turn: (("user", "question"), ("assistant", "answer")); of a preference
+        the answers have the roles "chosen" and "rejected".
     """
 
     name: str
@@ -58,7 +60,7 @@ class TaskConfig:
     tfds_data_dir: str | None = None
     splits: tuple[tuple[str, str], ...] = (("train", "train"),)
     text_field: str = "text"
-    form: Literal["text", "chat"] = "text"
+    form: Literal["text", "chat", "preference"] = "text"
     turns: tuple[tuple[str, str], ...] = ()
     where: tuple[tuple[str, str], ...] = ()
 
@@ -74,22 +76,26 @@ class TaskConfig:
         if "train" not in ours or not {"train", "validation"}.issuperset(ours):
             yield Problem("splits", "(('train', NAME),) or (('train', NAME), ('validation', NAME))")
         for name in ("turns", "where"):
-            if getattr(self, name) and self.form != "chat":
-                yield Problem(name, "only with form = 'chat'")
-        if not {"system", "user", "assistant"}.issuperset(role for role, _ in self.turns):
+            if getattr(self, name) and self.form == "text":
+                yield Problem(name, "only with form = 'chat' or 'preference'")
+        roles = [role for role, _ in self.turns]
+        answers = ("chosen", "rejected") if self.form == "preference" else ()
+        if not {"system", "user", "assistant", *answers}.issuperset(roles):
             yield Problem("turns", "pairs of a role ('system', 'user' or 'assistant') and a field")
-        if self.form == "chat" and self.format in ("text", "lines"):
+        elif roles and any(roles.count(side) != 1 for side in answers):
+            yield Problem("turns", "a field for 'chosen' and one for 'rejected', beside those of the prompt")
+        if self.form != "text" and self.format in ("text", "lines"):
             yield Problem("format", "'jsonl' or 'parquet' for conversations, or None")
 
     def source(self, split: str) -> Source | None:
         """The reader of a split; None where the task has no data of its own for it."""
         from aya_jax.data.sources import ConversationSource
 
-        text_field = None if self.form == "chat" else self.text_field
+        text_field = self.text_field if self.form == "text" else None
         records = self._records(split, text_field)
         if records is None or self.form == "text":
             return records
-        return ConversationSource(records, self.turns, self.where, self.on_bad_record)
+        return ConversationSource(records, self.form, self.turns, self.where, self.on_bad_record)
 
     def _records(self, split: str, text_field: str | None) -> Source | None:
         from aya_jax.data.sources import FileSource, HuggingFaceSource, TfdsSource

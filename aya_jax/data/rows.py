@@ -40,10 +40,35 @@ class WindowBatch:
 
 
 class LongDocuments(NamedTuple):
-    """How many documents of a store are longer than a row, and how many of their tokens no row has."""
+    """Documents of a store that are longer than their part of a row.
+
+    Attributes:
+      documents: how many there are.
+      lost_tokens: tokens that no row has.
+      unlearnable: documents left out because nothing that has weight is left of them, or of the other answer of their pair.
+    """
 
     documents: int = 0
     lost_tokens: int = 0
+    unlearnable: int = 0
+
+
+class Placed(NamedTuple):
+    """A document, or a piece of one, in a row.
+
+    Attributes:
+      at: its position in the row.
+      begin: its first token in the store.
+      length: its tokens.
+      last: whether its document ends with it.
+      document: its number in the store.
+    """
+
+    at: int
+    begin: int
+    length: int
+    last: bool
+    document: int
 
 
 class WindowRows:
@@ -109,42 +134,55 @@ def finish_windows(batch: WindowBatch, store: TokenStore) -> Fields:
 class DocumentRows:
     """Whole documents, packed first-fit within blocks of `BLOCK` neighbours of the store.
 
+    Documents that belong together (`Manifest.group`) are placed side by side in one row, each with its share of it at most.
     A seed shuffles each block's documents before they are packed, and the rows of all blocks in every epoch. Finding how
     many rows each block has takes one pass over the documents' offsets, once; only the counts are kept.
     """
 
     def __init__(self, store: TokenStore, length: int, seed: int | None, long: str = "split"):
         """`seed` None keeps the documents and the rows in the order of the store; `long` is `DataConfig.long_documents`."""
-        self.store, self._length, self._seed, self._policy = store, length, seed, long
-        self._blocks: OrderedDict[int, list[list[tuple[int, int, int, bool]]]] = OrderedDict()
+        self.store, self._seed, self._policy = store, seed, long
+        self._length, self._group = length, store.manifest.group
+        self._limit = length // self._group
+        if self._group > 1 and long == "split":
+            raise UserError(
+                f"{store.directory}: pairs of answers cannot be split over rows; bind DataConfig.long_documents = "
+                "'truncate' or 'drop'"
+            )
+        self.numbers: dict[str, np.ndarray] = {}  # field → float32 [documents], a number of each
+        self._blocks: OrderedDict[int, list[list[Placed]]] = OrderedDict()
         self._lock = threading.Lock()
         num_blocks = -(-store.num_documents // BLOCK)
         counts, long = np.zeros(num_blocks, np.int64), [LongDocuments()]
         for block in range(num_blocks):
             bounds = self._bounds(block)
-            counts[block] = len(self._pack(block, bounds))
-            long.append(self._long(bounds))
+            kept = self._kept(bounds)
+            counts[block] = len(self._pack(block, bounds, kept))
+            long.append(self._long(np.diff(bounds), kept))
         self.long = LongDocuments(*map(sum, zip(*long, strict=True)))
         self._first_rows = np.concatenate([[0], np.cumsum(counts)])
         self.count = int(self._first_rows[-1])
         if self.count < 1:
-            dropped = f" of at most {length} tokens; raise DataConfig.sequence_length" if self.long.documents else ""
+            dropped = (
+                f" of at most {self._limit} tokens; raise DataConfig.sequence_length" if self.long.documents else ""
+            )
             raise UserError(f"{store.directory}: no documents to train on{dropped}")
         self.tokens_per_row = (store.num_tokens - self.long.lost_tokens) / self.count
         self._permutation = None if seed is None else Permutation(seed, store.manifest.task, self.count)
 
-    def pieces(self, ordinal: int) -> list[tuple[int, int, int, bool]]:
-        """(position in the row, first token in the store, tokens, whether its document ends there) of the n-th row."""
+    def pieces(self, ordinal: int) -> list[Placed]:
+        """What lies in the n-th row, in order."""
         row = ordinal
         if self._permutation is not None:
             row = int(self._permutation.locate(np.array([ordinal]))[1][0])
         block = bisect.bisect_right(self._first_rows, row) - 1
         return self._block(block)[row - int(self._first_rows[block])]
 
-    def _block(self, block: int) -> list[list[tuple[int, int, int, bool]]]:
+    def _block(self, block: int) -> list[list[Placed]]:
         with self._lock:
             if block not in self._blocks:
-                self._blocks[block] = self._pack(block, self._bounds(block))
+                bounds = self._bounds(block)
+                self._blocks[block] = self._pack(block, bounds, self._kept(bounds))
                 if len(self._blocks) > _KEPT_BLOCKS:
                     self._blocks.popitem(last=False)
             self._blocks.move_to_end(block)
@@ -154,48 +192,71 @@ class DocumentRows:
         """Where the documents of a block begin, and the last ends."""
         return self.store.document_bounds(block * BLOCK, min((block + 1) * BLOCK, self.store.num_documents))
 
-    def _long(self, bounds: np.ndarray) -> LongDocuments:
+    def _kept(self, bounds: np.ndarray) -> np.ndarray:
+        """How many tokens of each document of a block rows have; 0 where it is left out, and those of its group with it."""
         lengths = np.diff(bounds)
-        lengths = lengths[lengths > self._length]
-        lost = {"split": 0, "drop": lengths.sum(), "truncate": (lengths - self._length).sum()}[self._policy]
-        return LongDocuments(len(lengths), int(lost))
+        long = np.flatnonzero(lengths > self._limit)
+        if self._policy == "split" or not len(long):
+            return lengths
+        kept = np.minimum(lengths, self._limit)
+        if self._policy == "drop":
+            kept[long] = 0
+        elif self.store.manifest.loss_weights:
+            begins = bounds[:-1][long]
+            weights = self.store.read_ranges("loss_weights", begins, begins + self._limit)
+            kept[long] *= np.array([of_one[1:].any() for of_one in weights])
+        whole = kept.reshape(-1, self._group).all(axis=1)
+        return np.where(np.repeat(whole, self._group), kept, 0)
 
-    def _pack(self, block: int, bounds: np.ndarray) -> list[list[tuple[int, int, int, bool]]]:
-        order = np.arange(len(bounds) - 1)
+    def _long(self, lengths: np.ndarray, kept: np.ndarray) -> LongDocuments:
+        unlearnable = np.sum(kept == 0) if self._policy == "truncate" else 0
+        return LongDocuments(int(np.sum(lengths > self._limit)), int(np.sum(lengths - kept)), int(unlearnable))
+
+    def _pack(self, block: int, bounds: np.ndarray, kept: np.ndarray) -> list[list[Placed]]:
+        groups = kept.reshape(-1, self._group)
+        order = np.arange(len(groups))
         if self._seed is not None:
             order = permutation(f"{ORDER_VERSION}:{self._seed}:{self.store.manifest.task}:block:{block}", len(order))
-        lengths = np.diff(bounds)
-        if self._policy == "drop":
-            order = order[lengths[order] <= self._length]
-        elif self._policy == "truncate":
-            lengths = np.minimum(lengths, self._length)
-        begins, lengths = bounds[:-1][order].tolist(), lengths[order].tolist()
+        order = order[groups[order].all(axis=1)]
         rows = []
-        for pieces in packing.first_fit(lengths, self._length):
-            ends = np.cumsum([0, *(piece.length for piece in pieces)]).tolist()
-            rows.append(
-                [(at, begins[p.document] + p.start, p.length, p.last) for at, p in zip(ends, pieces, strict=False)]
-            )
+        for pieces in packing.first_fit(groups[order].sum(axis=1).tolist(), self._length):
+            row, at = [], 0
+            for piece in pieces:
+                first = int(order[piece.document]) * self._group
+                # Only a document that is alone is ever in pieces.
+                for document in range(first, first + self._group):
+                    length = piece.length if self._group == 1 else int(kept[document])
+                    begin = int(bounds[document]) + piece.start
+                    row.append(Placed(at, begin, length, piece.last, block * BLOCK + document))
+                    at += length
+            rows.append(row)
         return rows
 
 
 def read_documents(requests: list[tuple[DocumentRows, np.ndarray, np.ndarray]], count: int, length: int) -> Fields:
-    """Rows [count, length] of several stores; see `read_windows`."""
+    """Rows [count, length] of several stores; see `read_windows`.
+
+    Numbers of a document (`DocumentRows.numbers`) stand at its first position, 0 at all others.
+    """
     fields = packing.empty_rows(count, length, requests[0][0].store.manifest.vocabulary.pad_id)
+    names = {name for source, _, _ in requests for name in source.numbers}
+    fields |= {name: np.zeros((count, length), np.float32) for name in sorted(names)}
     reads = []
     for source, ordinals, rows in requests:
         pieces = [source.pieces(ordinal) for ordinal in ordinals.tolist()]
-        begins = [begin for row in pieces for _, begin, _, _ in row]
+        begins = [piece.begin for row in pieces for piece in row]
         # The token after a piece is the target of its last, unless its document ends there.
-        ends = [begin + size + (not last) for row in pieces for _, begin, size, last in row]
+        ends = [piece.begin + piece.length + (not piece.last) for row in pieces for piece in row]
         arrays = ("tokens", "loss_weights") if source.store.manifest.loss_weights else ("tokens",)
-        reads.append((rows, pieces, [source.store.start_ranges(array, begins, ends) for array in arrays]))
-    for rows, pieces, pending in reads:
+        reads.append((source, rows, pieces, [source.store.start_ranges(array, begins, ends) for array in arrays]))
+    for source, rows, pieces, pending in reads:
         tokens, *weights = [collect() for collect in pending]
         part = 0
         for row, of_row in zip(rows.tolist(), pieces, strict=True):
-            for segment, (at, _, size, _) in enumerate(of_row, 1):
+            for segment, piece in enumerate(of_row, 1):
                 weight = weights[0][part] if weights else None
-                packing.place_piece(fields, row, at, segment, tokens[part], size, weight)
+                packing.place_piece(fields, row, piece.at, segment, tokens[part], piece.length, weight)
+                for name, values in source.numbers.items():
+                    fields[name][row, piece.at] = values[piece.document]
                 part += 1
     return fields

@@ -26,10 +26,12 @@ class Document:
       tokens: int32 [n], n >= 1, `[bos] tokens eos`.
       loss_weights: float32 [n], weight of predicting each token; None where the task has none. All documents of a store
         have them, or none has.
+      value: a number of the document's own, such as its pair's margin; all documents of a store have one, or none has.
     """
 
     tokens: np.ndarray
     loss_weights: np.ndarray | None = None
+    value: float | None = None
 
 
 def shard_path(directory: str, shard: int) -> str:
@@ -73,6 +75,7 @@ class ShardWriter:
         self._group: list[Document] = []
         self._group_tokens = 0
         self._weights: ArrayWriter | None = None  # known when the first document is
+        self._values: ArrayWriter | None = None
 
     def append(self, document: Document) -> None:
         """Adds a document.
@@ -90,14 +93,14 @@ class ShardWriter:
         """Makes the shard exist, and returns its totals.
 
         `sha256` covers, document by document, the int32 tokens and the float32 weights, little-endian, each preceded by
-        its length as int64 (a document without weights has length 0 there).
+        its length as int64 (a document without weights has length 0 there), then its value where it has one.
 
         Raises:
           UserError: as `append`.
         """
         if self._group:
             self._write_group()
-        for writer in (self._tokens, self._offsets, self._weights):
+        for writer in (self._tokens, self._offsets, self._weights, self._values):
             if writer is not None:
                 writer.close()
         info = ShardInfo(
@@ -117,21 +120,27 @@ class ShardWriter:
         """Many small documents at a time: NumPy's price is by the call."""
         if self._documents == 0 and self._group[0].loss_weights is not None:
             self._weights = self._array("loss_weights", np.dtype(np.float32))
+        if self._documents == 0 and self._group[0].value is not None:
+            self._values = self._array("values", np.dtype(np.float32))
         weighted = self._weights is not None
         checked = [
             _checked(document, self._documents + k, weighted, self._path) for k, document in enumerate(self._group)
         ]
-        ids = np.concatenate([part for part, _ in checked])
+        tokens = np.concatenate([part for part, _ in checked])
         lengths = [len(part) for part, _ in checked]
-        _check_ids(ids, lengths, self._documents, len(self._token_bytes), self._path)
-        self._content.update(b"".join(_described(part) for parts in checked for part in parts))
-        self._tokens.append(ids)
+        _check_ids(tokens, lengths, self._documents, len(self._token_bytes), self._path)
+        values = [np.array([] if each.value is None else [each.value], "<f4") for each in self._group]
+        for (ids, weights), value in zip(checked, values, strict=True):
+            self._content.update(_described(ids) + _described(weights) + value.tobytes())
+        if self._values is not None:
+            self._values.append(np.concatenate(values))
+        self._tokens.append(tokens)
         if self._weights is not None:
             self._weights.append(np.concatenate([part for _, part in checked]))
         self._offsets.append(self._end + np.cumsum(lengths))
-        self._end += len(ids)
+        self._end += len(tokens)
         self._documents += len(checked)
-        self._bytes += int(self._token_bytes[ids].sum(dtype=np.int64))
+        self._bytes += int(self._token_bytes[tokens].sum(dtype=np.int64))
         self._group, self._group_tokens = [], 0
 
 

@@ -27,6 +27,7 @@ from aya_jax.data.chat import ChatTokenizer, Message
 from aya_jax.data.manifest import ShardInfo, SourceInfo, VocabularyInfo
 from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.data.shard_files import Document, ShardWriter
+from aya_jax.data.sources.preferences import SIDES
 
 if TYPE_CHECKING:
     import seqio
@@ -66,9 +67,9 @@ class TaskSpec:
     modules: tuple[str, ...] = ()
 
     @property
-    def is_chat(self) -> bool:
-        """Whether its documents are conversations."""
-        return self.described is not None and self.described.form == "chat"
+    def form(self) -> str:
+        """What its documents are: `TaskConfig.form`."""
+        return "text" if self.described is None else self.described.form
 
     def task(self) -> seqio.Task:
         """The registered SeqIO task.
@@ -164,8 +165,8 @@ def _ready_documents(job: ShardJob, task: seqio.Task) -> Iterator[list[_Stored]]
 
 def _tokenised_documents(job: ShardJob, task: seqio.Task) -> Iterator[list[_Stored]]:
     """The tokens of each document; further batches are read and tokenised while one is being written."""
-    if job.task.is_chat:
-        encode = functools.partial(_encode_conversations, load_tokenizer(job.vocabulary))
+    if job.task.form in _ENCODE:
+        encode = functools.partial(_ENCODE[job.task.form], load_tokenizer(job.vocabulary))
     else:
         encode = functools.partial(_encode, load_vocabulary(job.vocabulary), job.parallel)
     with ThreadPoolExecutor(_IN_FLIGHT) as background:
@@ -183,10 +184,30 @@ def _encode_conversations(tokenizer: ChatTokenizer, examples: Sequence[Example])
     stored = []
     for example in examples:
         messages = [Message(**message) for message in json.loads(example.content)["messages"]]
-        ids, weights = tokenizer.encode_training(messages)
-        document = Document(np.asarray(ids, np.int32), np.asarray(weights, np.float32))
-        stored.append(_Stored(example.split, document, len(example.content)))
+        stored.append(_Stored(example.split, _learnt(tokenizer, messages), len(example.content)))
     return stored
+
+
+def _encode_preferences(tokenizer: ChatTokenizer, examples: Sequence[Example]) -> list[_Stored]:
+    """Each as two documents, prompt with chosen and prompt with rejected answer; the answers are what has weight."""
+    stored = []
+    for example in examples:
+        pair = json.loads(example.content)
+        for side in SIDES:
+            messages = [Message(**message) for message in [*pair["prompt"], *pair[side]]]
+            document = _learnt(tokenizer, messages, len(pair["prompt"]), pair.get("margin", 0.0))
+            stored.append(_Stored(example.split, document, len(example.content) // 2))
+    return stored
+
+
+def _learnt(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], first: int = 0, value: float | None = None
+) -> Document:
+    ids, weights = tokenizer.encode_training(messages, first)
+    return Document(np.asarray(ids, np.int32), np.asarray(weights, np.float32), value)
+
+
+_ENCODE = {"chat": _encode_conversations, "preference": _encode_preferences}
 
 
 def _encode(vocab: vocabulary.Vocabulary, parallel: bool, examples: Sequence[Example]) -> list[_Stored]:

@@ -5,6 +5,7 @@
     shard-00000/tokens/        the documents one after another, each `[bos] tokens eos`; the smallest type that holds V
     shard-00000/offsets/       int64 [documents + 1], where each begins in the shard
     shard-00000/loss_weights/  float32, one per token, where the task has them
+    shard-00000/values/        float32, one per document, where the task has them
     shard-00000/shard.json     totals and digests, written last
 
 A store is immutable, and the same documents give the same files byte for byte.
@@ -193,6 +194,11 @@ class TokenStore:
             pieces.append(bounds if first == stop else bounds[:-1])
         return np.concatenate(pieces)
 
+    def values(self) -> np.ndarray:
+        """float32 [documents], the value of each; read whole. Raises as `read_windows` does."""
+        sizes = enumerate(shard.documents for shard in self.manifest.shards)
+        return np.concatenate([self._reader("values", shard).read(0, size) for shard, size in sizes if size])
+
     def _start(self, array: str, ranges: Iterable[tuple[int, int, np.ndarray]]) -> Callable[[], None]:
         """Issues the reads of [begin, end) into each array, in one TensorStore batch."""
         reads = []
@@ -219,7 +225,7 @@ class TokenStore:
         key = (array, shard)
         if key not in self._readers:
             info = self.manifest.shards[shard]
-            expected = info.documents + 1 if array == "offsets" else info.tokens
+            expected = {"offsets": info.documents + 1, "values": info.documents}.get(array, info.tokens)
             directory = arrays.join(shard_path(self.directory, shard), array)
             self._readers[key] = ArrayReader(directory, expected, cached=array == "offsets")
         return self._readers[key]

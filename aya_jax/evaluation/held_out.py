@@ -28,9 +28,9 @@ from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.device_map import show_device_map
 from aya_jax.parallel.distributed import agree, whole
 from aya_jax.parallel.mesh import make_mesh
-from aya_jax.parallel.sharding import named_shardings
 from aya_jax.training.console import make_console
 from aya_jax.training.placement import batch_shards, check_divides, in_reading_order, place, row_share
+from aya_jax.training.state import abstract_params
 from aya_jax.training.validation import (
     HeldOut,
     Scored,
@@ -264,15 +264,6 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
             f"{n['bits_per_byte']:.4f}",
         )
     console.print(table)
-
-
-def abstract_params(model: Transformer, mesh: Mesh) -> Any:
-    """What the model's parameters are loaded into: shapes with shardings."""
-    shapes = model.shapes()
-    shardings = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
-    return jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
-    )
 
 
 def weights_digest(params: Any) -> str:

@@ -143,7 +143,7 @@ class Engine:
                 f"sequences over: choose a multiple of {parts}, or bind MeshConfig.tensor instead of data or fsdp"
             )
         self._rows = -(-config.prefill_rows // parts)  # prompts that each part reads at a time
-        self._chunks = _chunk_sizes(config.prefill_chunk)
+        self._chunks = chunk_sizes(config.prefill_chunk)
         rings = [
             Ring(self._decoder.cache_size(kind, self.max_length, self._chunks[0]), kind.window)
             for kind in set(self._decoder.kinds)
@@ -378,9 +378,9 @@ class Engine:
         )
 
 
-def _chunk_sizes(largest: int) -> tuple[int, ...]:
+def chunk_sizes(largest: int) -> tuple[int, ...]:
     """Chunks that prompts are read in, the largest first; the end of a prompt takes the smallest that holds it."""
-    return (largest, *(size for quarters in (3, 2, 1) if (size := largest * quarters // 4) >= _MIN_CHUNK))
+    return (largest, *(size for eighths in (6, 5, 4, 3, 2, 1) if (size := largest * eighths // 8) >= _MIN_CHUNK))
 
 
 def _same_prompt(one: Sample, other: Sample) -> bool:

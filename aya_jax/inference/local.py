@@ -21,13 +21,12 @@ from aya_jax.inference.config import LocalModelConfig, SamplingConfig
 from aya_jax.inference.engine import Engine, EngineStats, Progress, Sample, Scored, TokenRequest
 from aya_jax.inference.protocol import Completion, Delta, FinishReason, Request, Response, Token
 from aya_jax.inference.stop_strings import StopStrings
-from aya_jax.interop.model_dir import ModelDir, find_model, load_params
+from aya_jax.interop.model_dir import find_model, load_params, weights_digest
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import named_shardings
-from aya_jax.training.checkpoint import checksums
 
 _AHEAD = 4  # requests that `generate` holds for each slot, so that none waits for the caller
 
@@ -344,7 +343,7 @@ def open_generator(config: LocalModelConfig, say: Callable[[str], None]) -> Loca
     with jax.set_mesh(mesh):
         model = Transformer(found.config, config.precision or usual_precision(), config.mesh.logical_axes)
         engine = Engine(model, load_params(found, _like(model, mesh)), config.engine, consume=True)
-    return LocalGenerator(engine, tokenizer, mesh, found.path.name, functools.partial(_digest, found))
+    return LocalGenerator(engine, tokenizer, mesh, found.path.name, functools.partial(weights_digest, found))
 
 
 def usual_precision() -> PrecisionConfig:
@@ -360,17 +359,3 @@ def _like(model: Transformer, mesh: Mesh) -> Any:
     shardings = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
     dtype = model.precision.compute
     return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, dtype, sharding=place), shapes, shardings)
-
-
-def _digest(found: ModelDir) -> str:
-    import hashlib
-    import json
-
-    folders = [found.path, *([found.adapter.path] if found.adapter else [])]
-    weights = [
-        (name, checksum)
-        for folder in folders
-        for name, checksum in sorted(checksums(folder).items())
-        if name.startswith(("params/", "adapter_config")) or name.endswith(".safetensors")
-    ]
-    return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()

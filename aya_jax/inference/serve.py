@@ -13,6 +13,7 @@ from rich.console import Console
 
 from aya_jax.config import Resolved, UserError
 from aya_jax.inference.config import SamplingConfig
+from aya_jax.inference.engine import chunk_sizes
 from aya_jax.inference.local import LocalGenerator, open_generator
 from aya_jax.inference.protocol import Request
 from aya_jax.inference.serve_config import LOOPBACK, LimitsConfig, ServeConfig
@@ -52,7 +53,7 @@ def run(resolved: Resolved[ServeConfig]) -> None:
 
 def warm_up(generator: LocalGenerator, chunk: int) -> None:
     """Compiles what a first client would wait for: chunks of prompts of every size, with and without scores."""
-    lengths = [length for length in (2, chunk // 4 + 1, chunk // 2 + 1, chunk + 2) if length < generator.max_length]
+    lengths = [length for length in chunk_sizes(chunk) if length < generator.max_length] or [2]
     asked = [(length, None) for length in lengths] + [(length, 1) for length in lengths] + [(2, 0)]
     requests = [
         Request(

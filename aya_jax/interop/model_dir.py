@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ class ModelDir:
       step: of a checkpoint.
       name: for people.
       adapter: what is added to its weights.
+      head: "reward" where it gives rewards and not tokens.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class ModelDir:
     step: int | None = None
     name: str = ""
     adapter: Adapter | None = None
+    head: str | None = None
 
     def reader(self) -> TensorReader:
         """Its tensors by their Hugging Face names, with the adapter added.
@@ -63,6 +66,10 @@ class ModelDir:
           UserError: they are damaged, missing, or of other shapes than its configuration says; the adapter is for another.
         """
         reader: TensorReader
+        if self.head is not None:
+            raise UserError(
+                f"{self.path}: a {self.head} model, which has no form of Hugging Face's here; name a model of tokens"
+            )
         if self.kind == "checkpoint":
             reader = CheckpointReader(self.path, self.config)
         else:
@@ -120,6 +127,8 @@ def load_params(model: ModelDir, like: Any) -> Any:
     Raises:
       UserError: the weights are damaged, or of another model.
     """
+    if model.head is not None and "reward_head" not in like:
+        raise UserError(f"{model.path}: a {model.head} model, where one of tokens is needed")
     if model.kind == "checkpoint" and model.adapter is None:
         return checkpoint.load_params(model.path, like)
     reader = model.reader()
@@ -158,6 +167,18 @@ def _fits(reader: TensorReader, rule: Rule, shape: tuple[int, ...]) -> bool:
     of_layer = shape[1:] if rule.stacked else shape
     info = reader.entries().get(rule.name.format(0))
     return info is not None and info.shape == rule.their_shape(of_layer)
+
+
+def weights_digest(found: ModelDir) -> str:
+    """SHA-256 of the checksums of a model's files of weights, and of its adapter's."""
+    folders = [found.path, *([found.adapter.path] if found.adapter else [])]
+    weights = [
+        (name, checksum)
+        for folder in folders
+        for name, checksum in sorted(checkpoint.checksums(folder).items())
+        if name.startswith(("params/", "adapter_config")) or name.endswith(".safetensors")
+    ]
+    return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
 
 
 def parameters(config: TransformerConfig) -> Iterator[tuple[Rule, tuple[int, ...]]]:
@@ -215,6 +236,7 @@ def _found_checkpoint(path: Path, warn: Callable[[str], None]) -> ModelDir:
         home if home.is_dir() else None,
         int(meta["step"]),
         run_dir.absolute().name,
+        head=meta.get("head"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ class WeightedSum(NamedTuple):
     """A weighted mean that has not been divided yet; add both parts to combine two.
 
     Attributes:
-      sum: sum of weight * value; a scalar, or [num_tasks] with one entry per task.
+      sum: sum of weight * value; [num_tasks] with one entry per task, or a scalar where tasks are not told apart.
       weight: sum of weights, of the same shape.
     """
 
@@ -29,7 +30,7 @@ def add(left: Metrics, right: Metrics) -> Metrics:
 
 
 def by_task(values: jax.Array, weights: jax.Array, task_ids: jax.Array, num_tasks: int) -> WeightedSum:
-    """One weighted sum per task: values, weights, task_ids [B, S] -> [num_tasks].
+    """One weighted sum per task: values, weights, task_ids [B, N] -> [num_tasks].
 
     A masked reduction rather than a scatter: it fuses, and the number of tasks is small.
     """
@@ -38,6 +39,32 @@ def by_task(values: jax.Array, weights: jax.Array, task_ids: jax.Array, num_task
         jnp.sum(jnp.where(rows, values * weights, 0.0), axis=(1, 2)),
         jnp.sum(jnp.where(rows, weights, 0.0), axis=(1, 2)),
     )
+
+
+def total(metric: WeightedSum) -> WeightedSum:
+    """A metric over all tasks together, on the host."""
+    return WeightedSum(np.sum(np.asarray(metric.sum, np.float64)), np.sum(np.asarray(metric.weight, np.float64)))
+
+
+def by_name(name: str, metric: WeightedSum, tasks: Sequence[str], languages: Sequence[str]) -> dict[str, float]:
+    """Means of a metric by task, and by language where there are several; what has no weight is left out.
+
+    Args:
+      name: the metric's.
+      metric: [num_tasks].
+      tasks: names.
+      languages: of each task.
+    """
+    means = {
+        f"{name}/{task}": mean(WeightedSum(*parts))
+        for task, parts in zip(tasks, zip(*metric, strict=True), strict=True)
+    }
+    if len(set(languages)) > 1:
+        for language in sorted(set(languages)):
+            of_language = np.array([other == language for other in languages])
+            parts = WeightedSum(*(np.asarray(part, np.float64)[of_language] for part in metric))
+            means[f"{name}/language/{language}"] = mean(total(parts))
+    return {key: float(value) for key, value in means.items() if np.isfinite(value)}
 
 
 def mean(metric: WeightedSum) -> np.ndarray:

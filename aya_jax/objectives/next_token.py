@@ -35,18 +35,17 @@ def next_token(
         Rethinking the Inception Architecture, section 7).
 
     Returns:
-      the loss, and metrics: `loss`, the negative log-likelihood in nats, not smoothed; `z_loss`, the weighted square;
-      `task_loss`, the first by task. Metrics weigh as the loss does.
+      the loss, and metrics: `loss`, the negative log-likelihood in nats, not smoothed, by task; `z_loss`, the weighted square.
+      Metrics weigh as the loss does.
     """
     scores = apply_fn(params, batch, rng)
     weights, nll, square = batch["loss_weights"], -scores.log_probs, jnp.square(scores.lse)
     total = jnp.sum(weights)
     metrics = {
-        "loss": WeightedSum(jnp.sum(nll * weights), total),
+        "loss": by_task(nll, weights, batch["task_ids"], num_tasks),
         "z_loss": WeightedSum(jnp.sum(square * weights), total),
-        "task_loss": by_task(nll, weights, batch["task_ids"], num_tasks),
     }
-    loss = metrics["loss"].sum + z_loss * metrics["z_loss"].sum
+    loss = jnp.sum(nll * weights) + z_loss * metrics["z_loss"].sum
     if label_smoothing:
         loss += label_smoothing * jnp.sum((scores.lse - scores.mean_logit - nll) * weights)
     return loss / jnp.where(total > 0, total, 1.0), metrics

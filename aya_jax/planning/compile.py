@@ -15,13 +15,13 @@ from jax.experimental import topologies
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh
 
 from aya_jax.config.errors import UserError
-from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MESH_AXES
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import batch_sharding
 from aya_jax.planning.hlo import Collective, collectives, parse
 from aya_jax.planning.targets import GIB, Target
 from aya_jax.training.config import TrainConfig
+from aya_jax.training.objective import make_model
 from aya_jax.training.optimizer import make_optimizer
 from aya_jax.training.placement import check_divides
 from aya_jax.training.state import abstract_state, state_shardings
@@ -144,17 +144,18 @@ def lower(config: TrainConfig, mesh: Mesh | AbstractMesh, num_tasks: int) -> Any
     """The run's step, traced for the mesh's platform and lowered, with the state donated as in training."""
     data = config.data
     check_divides(mesh, config.mesh.logical_axes, data.global_batch // config.accumulation, data.sequence_length)
-    model = Transformer(config.model, config.precision, config.mesh.logical_axes)
+    model = make_model(config)
     optimizer = make_optimizer(config.optimizer)
     shardings = state_shardings(mesh, model, optimizer)
     step = compile_step(config, model, optimizer, shardings, num_tasks)
     state = abstract_state(model, optimizer, shardings)
+    more = config.objective.fields if config.objective else ()
     kinds = dict.fromkeys(("tokens", "targets", "segment_ids", "positions", "task_ids"), jnp.int32)
     batch = {
         name: jax.ShapeDtypeStruct(
             (data.global_batch, data.sequence_length), kind, sharding=batch_sharding(mesh, model.rules)
         )
-        for name, kind in (kinds | {"loss_weights": jnp.float32}).items()
+        for name, kind in (kinds | dict.fromkeys(("loss_weights", *more), jnp.float32)).items()
     }
     if isinstance(mesh, Mesh):
         with jax.set_mesh(mesh):

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.data.config import DataConfig
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
+from aya_jax.objectives.config import PreferenceConfig, RewardConfig
 from aya_jax.parallel.config import MeshConfig, as_tuple
 
 
@@ -201,6 +202,7 @@ class TrainConfig:
       model: the model's shape.
       data: the batches.
       optimizer: how parameters move.
+      objective: what is learnt of pairs of answers: preferences or a reward; None predicts the next token.
       seed: chooses the starting parameters; bind SEED.
       initialize_from: a run directory, one of its checkpoints, or a Hugging Face directory, whose parameters the run starts
         from with a fresh
@@ -238,6 +240,7 @@ class TrainConfig:
     model: TransformerConfig
     data: DataConfig
     optimizer: OptimizerConfig
+    objective: PreferenceConfig | RewardConfig | None = None
     seed: int = 0
     initialize_from: str | None = None
     accumulation: int = 1
@@ -263,11 +266,25 @@ class TrainConfig:
             yield Problem("label_smoothing", "at least 0 and below 1")
         if not 0 <= self.seed < 2**32:
             yield Problem("seed", "between 0 and 2^32 - 1")
+        if self.objective is not None:
+            yield from self._validate_pairs(self.objective)
         yield from self._validate_sequence()
         yield from self._validate_batch()
         yield from self._validate_model()
         if self.steps >= 1:
             yield from self._validate_schedule()
+
+    def _validate_pairs(self, objective: PreferenceConfig | RewardConfig) -> Iterator[Problem]:
+        for name in ("z_loss", "label_smoothing"):
+            if getattr(self, name):
+                yield Problem(name, f"0 with objective = @{type(objective).__name__}()")
+        if self.data.packing != "documents":
+            yield Problem("data.packing", "'documents': pairs of answers are packed whole")
+        elif self.data.long_documents == "split":
+            yield Problem("data.long_documents", "'truncate' or 'drop': pairs of answers are not split over rows")
+        compares = isinstance(objective, PreferenceConfig) and objective.has_reference
+        if compares and not (self.initialize_from or objective.reference):
+            yield Problem("initialize_from", "the model to start from, which answers are measured against: MODEL_DIR")
 
     def _validate_sequence(self) -> Iterator[Problem]:
         length, longest = self.data.sequence_length, self.model.max_sequence_length

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aya_jax.config import UserError
 from aya_jax.models import flops
-from aya_jax.objectives.metrics import WeightedSum, mean
+from aya_jax.objectives.metrics import WeightedSum, by_name, mean, total
 from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.environment import peak_flops
@@ -34,12 +34,15 @@ class Monitor:
         self,
         config: TrainConfig,
         task_names: Sequence[str],
+        languages: Sequence[str],
         trackers: Trackers,
         console: Console,
         first: int,
         pending: Mapping[str, Any] | None = None,
     ):
-        self._config, self._task_names, self._trackers, self._console = config, task_names, trackers, console
+        """`languages` is that of each task; `pending` are sums that `flush` gave."""
+        self._config, self._trackers, self._console = config, trackers, console
+        self._task_names, self._languages = task_names, languages
         self._queue: list[tuple[int, Mapping[str, Any]]] = []
         self._sums: Sums = {name: (np.array(s), np.array(w)) for name, (s, w) in (pending or {}).items()}
         self._last: dict[str, float | int] = {}
@@ -101,12 +104,13 @@ class Monitor:
         if int(metrics["skipped"]):
             self._report_skip(done, metrics)
         else:
-            for name in ("loss", "z_loss", "task_loss"):
-                total, weight = self._sums.get(name, (0.0, 0.0))
-                self._sums[name] = (
-                    total + np.asarray(metrics[name].sum, np.float64),
-                    weight + np.asarray(metrics[name].weight, np.float64),
-                )
+            for name, metric in metrics.items():
+                if isinstance(metric, WeightedSum):
+                    total, weight = self._sums.get(name, (0.0, 0.0))
+                    self._sums[name] = (
+                        total + np.asarray(metric.sum, np.float64),
+                        weight + np.asarray(metric.weight, np.float64),
+                    )
         self._last = {name: float(metrics[name]) for name in ("grad_norm", "learning_rate")}
         self._last["skipped_total"] = int(metrics["skipped_total"])
 
@@ -142,12 +146,16 @@ class Monitor:
 
     def _means(self) -> dict[str, Any]:
         if not self._sums:  # every step since the last record was skipped
-            return {"loss": None, "perplexity": None, **self._last}
-        means = {name: mean(WeightedSum(*sums)) for name, sums in self._sums.items()}
-        loss = float(means["loss"])
-        numbers = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "z_loss": float(means["z_loss"])}
-        by_task = zip(self._task_names, means["task_loss"], strict=True)
-        return numbers | self._last | {f"loss/{task}": float(value) for task, value in by_task if np.isfinite(value)}
+            return {"loss": None, **self._last}
+        sums = {name: WeightedSum(*sums) for name, sums in self._sums.items()}
+        numbers = {name: float(mean(total(metric))) for name, metric in sums.items()}
+        if self._config.objective is None:
+            numbers["perplexity"] = math.exp(min(numbers["loss"], 700.0))
+        numbers |= self._last
+        for name, metric in sums.items():
+            if np.ndim(metric.sum):
+                numbers |= by_name(name, metric, self._task_names, self._languages)
+        return numbers
 
     def _speed(self, done: int, seconds: Mapping[str, float]) -> dict[str, float | None]:
         """Compilation and validation are no part of the pace; waiting for data and for checkpoints is."""

@@ -68,6 +68,15 @@ def state_shardings(mesh: Mesh, model: Transformer, optimizer: optax.GradientTra
     return TrainState(whole, params, moments, Guard(whole, whole, whole, whole))
 
 
+def abstract_params(model: Transformer, mesh: Mesh) -> Any:
+    """What the model's parameters are loaded into: shapes with shardings."""
+    shapes = model.shapes()
+    shardings = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
+
+
 def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, shardings: TrainState) -> TrainState:
     """The state as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint is restored into."""
     shapes = jax.eval_shape(lambda p: fresh_state(p, optimizer), model.shapes())

@@ -90,7 +90,7 @@ def mean_gradients(
 
     def weighted(part: Mapping[str, jax.Array], key: jax.Array) -> tuple[Any, Metrics]:
         gradients, metrics = gradient(params, part, key)
-        weight = metrics["loss"].weight
+        weight = jnp.sum(metrics["loss"].weight)
         return jax.tree.map(lambda g: g.astype(jnp.float32) * weight, gradients), metrics
 
     def body(total: tuple[Any, Metrics], inputs: tuple[Any, jax.Array]) -> tuple[tuple[Any, Metrics], None]:
@@ -100,7 +100,7 @@ def mean_gradients(
     first = jax.tree.map(lambda x: x[0], (parts, keys))
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(weighted, *first))
     (gradients, metrics), _ = jax.lax.scan(body, zero, (parts, keys))
-    weight = metrics["loss"].weight
+    weight = jnp.sum(metrics["loss"].weight)
     weight = jnp.where(weight > 0, weight, 1.0)
     return jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), gradients, params), metrics
 

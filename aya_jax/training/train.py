@@ -15,8 +15,8 @@ from rich.console import Console
 from aya_jax.config import Resolved, RunDirectory, UserError
 from aya_jax.data.batches import BatchLoader
 from aya_jax.interop.model_dir import find_model, load_params
-from aya_jax.models.transformer import Transformer
-from aya_jax.objectives.next_token import next_token
+from aya_jax.models.reward import HEAD, RewardModel
+from aya_jax.objectives.config import MARGINS, REFERENCE, RewardConfig
 from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.device_map import show_device_map
 from aya_jax.parallel.distributed import check_shared
@@ -28,9 +28,12 @@ from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
 from aya_jax.training.monitor import Monitor
+from aya_jax.training.objective import Model, check_stores, make_model, make_objective
 from aya_jax.training.optimizer import make_optimizer
+from aya_jax.training.pair_validation import PairValidator
 from aya_jax.training.placement import check_divides, place, row_share
 from aya_jax.training.profiling import Profiler
+from aya_jax.training.reference import reference_log_probs
 from aya_jax.training.schedules import learning_rate
 from aya_jax.training.signals import StopRequest
 from aya_jax.training.state import TrainState, abstract_state, make_state, state_shardings
@@ -60,6 +63,7 @@ def run(resolved: Resolved[TrainConfig]) -> None:
             config.data, steps=config.steps, process_index=share.index, process_count=share.count, prepares=first
         )
         check_vocabulary(config, loader)
+        check_stores(config, loader)
         with jax.set_mesh(mesh):
             train(resolved, mesh, loader, console)
 
@@ -67,11 +71,11 @@ def run(resolved: Resolved[TrainConfig]) -> None:
 def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, console: Console) -> None:
     """The run itself, in its open directory and under its mesh."""
     config = resolved.config
-    model = Transformer(config.model, config.precision, config.mesh.logical_axes)
+    model = make_model(config)
     optimizer = make_optimizer(config.optimizer)
     shardings = state_shardings(mesh, model, optimizer)
     step = compile_step(config, model, optimizer, shardings, len(loader.task_names))
-    validator = Validator(config, model, mesh, loader)
+    validator = make_validator(config, model, mesh, loader, console)
     with (
         StopRequest(jax.process_count()) as stop,
         Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints,
@@ -85,7 +89,9 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
             Trackers(
                 config.tracking, config.run_dir, first, resolved.snapshot, writer=jax.process_index() == 0
             ) as trackers,
-            Monitor(config, loader.task_names, trackers, console, first, meta.get("monitor")) as monitor,
+            Monitor(
+                config, loader.task_names, loader.languages, trackers, console, first, meta.get("monitor")
+            ) as monitor,
             loader.from_step(first) as batches,
         ):
             clock = Clock()
@@ -118,16 +124,14 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
 
 def compile_step(
     config: TrainConfig,
-    model: Transformer,
+    model: Model,
     optimizer: optax.GradientTransformation,
     shardings: TrainState,
     num_tasks: int,
 ) -> Any:
     """The jitted step of a run; the state that it is given is donated."""
     function = make_step(
-        functools.partial(
-            next_token, model, num_tasks=num_tasks, z_loss=config.z_loss, label_smoothing=config.label_smoothing
-        ),
+        make_objective(config, model, num_tasks),
         optimizer,
         learning_rate(config.optimizer, config.steps),
         optimizer_config=config.optimizer,
@@ -138,6 +142,26 @@ def compile_step(
     return jax.jit(function, donate_argnums=0, out_shardings=(shardings, None))
 
 
+def make_validator(
+    config: TrainConfig, model: Model, mesh: Mesh, loader: BatchLoader, console: Console
+) -> Validator | PairValidator:
+    """What measures the run on held-out data; the batches of pairs get the fields that their objective reads."""
+    if config.objective is None:
+        return Validator(config, model, mesh, loader)
+    validator = PairValidator(config, model, mesh, loader)
+    train = dict(zip(loader.task_names, loader.stores, strict=True))
+    if MARGINS in config.objective.fields:
+        for part, stores in ((loader, train), (validator, validator.stores)):
+            part.attach(MARGINS, {task: opened.values() for task, opened in stores.items()})
+    if REFERENCE in config.objective.fields:
+        both = {("train", task): opened for task, opened in train.items()}
+        both |= {("validation", task): opened for task, opened in validator.stores.items()}
+        found = reference_log_probs(config, model, mesh, both, console)
+        for part, split in ((loader, "train"), (validator, "validation")):
+            part.attach(REFERENCE, {task: values for (of, task), values in found.items() if of == split})
+    return validator
+
+
 def program_text(step: Any, state: TrainState, batch: Mapping[str, jax.Array]) -> str:
     """The compiled step as text, from the compilation cache."""
     return step.lower(state, batch).compile().as_text()
@@ -145,7 +169,7 @@ def program_text(step: Any, state: TrainState, batch: Mapping[str, jax.Array]) -
 
 def start(
     config: TrainConfig,
-    model: Transformer,
+    model: Model,
     optimizer: optax.GradientTransformation,
     shardings: TrainState,
     checkpoints: Checkpoints,
@@ -162,15 +186,19 @@ def start(
         keep_tokenizer(config.run_dir, config.data.store_dir, loader.vocabulary, found and found.tokenizer)
     if found is None:
         return make_state(model.init, jax.random.key(config.seed), optimizer, shardings), {}
-    params = load_params(found, like.params)
     console.print(f"Starting from the weights of {found.path}.", highlight=False)
-    return make_state(lambda given: given, params, optimizer, shardings), {}
+    if not isinstance(model, RewardModel) or found.head == "reward":
+        return make_state(lambda given: given, load_params(found, like.params), optimizer, shardings), {}
+    body = load_params(found, {name: part for name, part in like.params.items() if name != HEAD})
+    key = jax.random.key(config.seed)
+    return make_state(lambda given: given[0] | {HEAD: model.init_head(given[1])}, (body, key), optimizer, shardings), {}
 
 
 def about(config: TrainConfig, loader: BatchLoader) -> dict[str, Any]:
     """What a checkpoint says of its model and of the data that it was trained on."""
     return {
         "model": dataclasses.asdict(config.model),
+        **({"head": "reward"} if isinstance(config.objective, RewardConfig) else {}),
         "loader": loader.identity(),
         "vocabulary": dataclasses.asdict(loader.vocabulary),
     }

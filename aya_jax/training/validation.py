@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aya_jax.config import UserError
 from aya_jax.data import store
-from aya_jax.data.batches import BatchLoader, validation_batches
+from aya_jax.data.batches import BatchLoader, ordered_batches
 from aya_jax.models.transformer import Transformer
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.placement import place, row_share
@@ -125,19 +125,11 @@ class Validator:
     def __init__(self, config: TrainConfig, model: Transformer, mesh: Mesh, loader: BatchLoader):
         self._config, self._mesh, self._rules = config, mesh, model.rules
         self._score = make_score(model, mesh)
-        self.tasks = held_out_tasks(config.data.store_dir, config.validation.tasks or loader.task_names)
-        if config.validation.tasks and not self.tasks:
-            raise UserError(
-                f"ValidationConfig.tasks = {config.validation.tasks}: no such held-out documents in "
-                f"{config.data.store_dir}, which has {', '.join(store.names(config.data.store_dir, SPLIT)) or 'none'}."
-            )
-        for task in self.tasks:
-            check_tokenizer(held_out_store(config.data.store_dir, task), loader.vocabulary)
+        self.tasks = find_tasks(config, loader)
 
     def is_due(self, done: int) -> bool:
         """Whether step `done` is one to measure after: every so many, and the last."""
-        every = self._config.validation.every
-        return bool(self.tasks) and done > 0 and (done == self._config.steps or bool(every and done % every == 0))
+        return is_due(self._config, self.tasks, done)
 
     def measure(self, params: Any) -> dict[str, float]:
         """The numbers of a validation record."""
@@ -147,18 +139,41 @@ class Validator:
 
     def _measure_task(self, params: Any, task: str) -> HeldOut:
         share = row_share(self._mesh, self._rules)
-        batches = validation_batches(
+        opened = held_out_store(self._config.data.store_dir, task)
+        batches = ordered_batches(
+            opened,
             self._config.data,
-            task,
             max_tokens=self._config.validation.max_tokens,
             process_index=share.index,
             process_count=share.count,
         )
         placed = (place(batch, self._mesh, self._rules) for batch in batches)
-        scored = score_batches(
-            self._score, params, placed, held_out_store(self._config.data.store_dir, task).token_bytes
-        )
+        scored = score_batches(self._score, params, placed, opened.token_bytes)
         return combine(part.total() for part in scored)
+
+
+def find_tasks(config: TrainConfig, loader: BatchLoader) -> tuple[str, ...]:
+    """The tasks that a run measures.
+
+    Raises:
+      UserError: none of those asked for has held-out documents, or one is of another tokenizer.
+    """
+    data = config.data
+    found = held_out_tasks(data.store_dir, config.validation.tasks or loader.task_names)
+    if config.validation.tasks and not found:
+        raise UserError(
+            f"ValidationConfig.tasks = {config.validation.tasks}: no such held-out documents in {data.store_dir}, which has "
+            f"{', '.join(store.names(data.store_dir, SPLIT)) or 'none'}."
+        )
+    for task in found:
+        check_tokenizer(held_out_store(data.store_dir, task), loader.vocabulary)
+    return found
+
+
+def is_due(config: TrainConfig, tasks: Sequence[str], done: int) -> bool:
+    """Whether a run with these held-out tasks is measured after step `done`."""
+    every = config.validation.every
+    return bool(tasks) and done > 0 and (done == config.steps or bool(every and done % every == 0))
 
 
 def held_out_tasks(store_dir: str, patterns: Sequence[str]) -> tuple[str, ...]:

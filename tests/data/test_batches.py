@@ -128,7 +128,7 @@ def test_an_epoch_of_documents_reads_every_token_once(store_dir):
     opened, source = loader.stores[0], loader._sources[0]
     seen = np.zeros(opened.num_tokens, int)
     for ordinal in range(source.count):
-        for _, begin, size, _ in source.pieces(ordinal):
+        for _, begin, size, *_ in source.pieces(ordinal):
             seen[begin : begin + size] += 1
     assert (seen == 1).all()
     text = [loader.batch(i) for i in range(source.count)]
@@ -366,7 +366,7 @@ def test_documents_longer_than_a_row(tmp_path, policy, capsys):
     assert set(found) == set(expected)
     assert len(found) >= len(expected)
     kept = sum(map(len, expected))
-    assert source.long == (len(long), sum(map(len, tokens)) - kept)
+    assert source.long == (len(long), sum(map(len, tokens)) - kept, 0)
     assert source.tokens_per_row == pytest.approx(kept / source.count)
     loader.print_table(Console(width=200))
     assert f"text_de: {len(long)} of 50 documents are longer than a row" in capsys.readouterr().out

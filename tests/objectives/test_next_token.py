@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from aya_jax.objectives.metrics import mean
+from aya_jax.objectives.metrics import mean, total
 from aya_jax.objectives.next_token import next_token
 
 B, S, V, D, TASKS = 3, 5, 11, 4, 3
@@ -55,10 +55,10 @@ def test_value_and_metrics_equal_numpy(params, batch, z_loss):
     expected, nll, lse = in_numpy(params, batch, z_loss)
     weights = batch["loss_weights"]
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    np.testing.assert_allclose(mean(metrics["loss"]), np.average(nll, weights=weights), rtol=1e-5)
+    np.testing.assert_allclose(mean(total(metrics["loss"])), np.average(nll, weights=weights), rtol=1e-5)
     np.testing.assert_allclose(mean(metrics["z_loss"]), np.average(lse**2, weights=weights), rtol=1e-5)
     by_task = [np.average(nll[k], weights=weights[k]) for k in range(TASKS)]
-    np.testing.assert_allclose(mean(metrics["task_loss"]), by_task, rtol=1e-5)
+    np.testing.assert_allclose(mean(metrics["loss"]), by_task, rtol=1e-5)
 
 
 def test_gradient_equals_finite_differences(params, batch):

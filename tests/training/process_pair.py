@@ -14,7 +14,9 @@ from tests.training import small_run
 SECONDS = 240.0
 
 # Gloo prints a line in pieces and from several threads, so that a line may be torn, or several be in one.
-_GLOO = re.compile(r"(?:\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d+|\s)+")
+_GLOO = re.compile(
+    r"(?:\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d+|\s)+"
+)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from aya_jax.training.monitor import Monitor
 from tests.training.small_run import CONFIG
 
 TASKS = ("code_web", "text_en")
+LANGUAGES = ("code", "en")
 
 
 class Recorder:
@@ -40,9 +41,8 @@ def step_metrics(done, skipped=0, in_a_row=0):
     """What step `done` of a run might give: task 0 has weight 2, task 1 weight `done`."""
     value = math.nan if skipped else 1.0
     return {
-        "loss": WeightedSum(jnp.float32((2 * 3 + done * 5) * value), jnp.float32(2 + done)),
         "z_loss": WeightedSum(jnp.float32(done * value), jnp.float32(2 + done)),
-        "task_loss": WeightedSum(jnp.float32([6 * value, done * 5 * value]), jnp.float32([2, done])),
+        "loss": WeightedSum(jnp.float32([6 * value, done * 5 * value]), jnp.float32([2, done])),
         "grad_norm": jnp.float32(done * value),
         "learning_rate": jnp.float32(0.5**done),
         "skipped": jnp.int32(skipped),
@@ -53,7 +53,7 @@ def step_metrics(done, skipped=0, in_a_row=0):
 
 def make(config, recorder, first=0, pending=None, output=None):
     console = Console(file=output or io.StringIO(), width=200)
-    return Monitor(config, TASKS, recorder, console, first, pending)
+    return Monitor(config, TASKS, LANGUAGES, recorder, console, first, pending)
 
 
 def by_step(records, *names):
@@ -73,6 +73,7 @@ def test_records_are_exact_means_over_their_steps(config):
         assert record["perplexity"] == math.exp(loss)
         assert record["z_loss"] == sum(steps) / sum(2 + k for k in steps)
         assert (record["loss/code_web"], record["loss/text_en"]) == (3.0, 5.0)
+        assert (record["loss/language/code"], record["loss/language/en"]) == (3.0, 5.0)
         assert (record["grad_norm"], record["learning_rate"]) == (steps[-1], 0.5 ** steps[-1])
         assert record["tokens"] == record["step"] * 8 * 64
 

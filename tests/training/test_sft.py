@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,72 +10,34 @@ import numpy as np
 import pytest
 
 from aya_jax.config import ConfigError, resolve
-from aya_jax.data import prepare
 from aya_jax.data.batches import BatchLoader
-from aya_jax.data.prepare_config import PrepareConfig, TaskConfig
+from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.interop.model_dir import find_model, load_params
 from aya_jax.models.transformer import Transformer
 from aya_jax.training.config import TrainConfig
-from tests.training import small_run
-from tools.make_golden_chat import GOLDEN
+from tests.training import small_run, tuning
 
-ROOT = Path(__file__).parents[2]
 STEPS = 20
-MODEL = """
-include '{root}/gin/train/{recipe}.gin'
-include '{root}/gin/models/test.gin'
-TransformerConfig.vocab_size = {vocab_size}
-{shape}MIXTURE = {{'sums': 1.0}}
-STORE_DIR = '{stores}'
-STEPS = {steps}
-SEQUENCE_LENGTH = 96
-LEARNING_RATE = 0.01
-TrackingConfig.every = 1
-TrackingConfig.tensorboard = False
-TrackingConfig.compilation_cache = '{folder}/compiled'
-CheckpointConfig.every = 2
-"""
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """Stores of conversations, a model of two steps to tune, and `sft.gin`, which tunes it."""
     folder = tmp_path_factory.mktemp("sft")
-    (folder / "tokenizer").mkdir()
-    for name, content in json.loads(GOLDEN.read_text(encoding="utf-8"))["files"].items():
-        (folder / "tokenizer" / name).write_text(content, encoding="utf-8")
+    tuning.write_tokenizer(folder / "tokenizer")
     rows = [{"question": f"{n} + {n + 1}?", "answer": str(2 * n + 1) * (1 + n % 9)} for n in range(120)]
-    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    task = TaskConfig(name="sums", language="en", form="chat", files=(str(folder / "sums.jsonl"),))
-    (train, _) = prepare.prepare(
-        PrepareConfig(
-            store_dir=str(folder / "stores"),
-            data_dir="sample",
-            vocabulary=str(folder / "tokenizer"),
-            tasks=(),
-            extra_tasks=(task,),
-        )
-    )
-    shared = {
-        "root": ROOT,
-        "vocab_size": train.vocabulary.size,
-        "stores": folder / "stores",
-        "folder": folder,
-        "shape": small_run.SHAPE,
-    }
-    for name, recipe, steps in (("base", "pretrain", 2), ("sft", "sft", STEPS)):
-        (folder / f"{name}.gin").write_text(MODEL.format(recipe=recipe, steps=steps, **shared))
-    small_run.run("train", folder / "base.gin", f"--gin.RUN_DIR={folder / 'base'}", *_SEARCH)
+    file = tuning.write_rows(folder / "sums.jsonl", rows)
+    (train, _) = tuning.prepare_tasks(folder, TaskConfig(name="sums", language="en", form="chat", files=(str(file),)))
+    for recipe, steps in (("pretrain", 2), ("sft", STEPS)):
+        tuning.write_run(folder, recipe, mixture={"sums": 1.0}, vocab_size=train.vocabulary.size, steps=steps)
+    small_run.run("train", folder / "pretrain.gin", f"--gin.RUN_DIR={folder / 'base'}", tuning.SEARCH)
     return folder
-
-
-_SEARCH = (f"--gin_search_paths={ROOT},{ROOT / 'gin'}",)
 
 
 def command(workplace, name):
     return (
         *("train", workplace / "sft.gin", f"--gin.RUN_DIR={workplace / name}"),
-        *(f"--gin.MODEL_DIR={workplace / 'base'}", *_SEARCH),
+        *(f"--gin.MODEL_DIR={workplace / 'base'}", tuning.SEARCH),
     )
 
 
@@ -92,7 +52,7 @@ def resolved(workplace, *bindings):
         TrainConfig,
         files=[str(workplace / "sft.gin")],
         bindings=[f"RUN_DIR={workplace / 'other'}", *bindings],
-        search_paths=[str(ROOT), str(ROOT / "gin")],
+        search_paths=tuning.SEARCH_PATHS,
     ).config
 
 

@@ -1,7 +1,7 @@
 """Conversations from records of the usual layouts, as documents: JSON of their messages, which `prepare` renders.
 
-Every record becomes `{"messages": [{"role", "content"}, ...]}` in one canonical form, so that a document is the same, and
-is held out or not, whatever layout it came in.
+Every record becomes `{"messages": [{"role", "content"}, ...]}` in one canonical form, or a pair as `preferences.py` has it,
+so that a document is the same, and is held out or not, whatever layout it came in.
 """
 
 from __future__ import annotations
@@ -10,24 +10,13 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from aya_jax.data.sources.record import BadRecord, Record, Source, keep_good, lone_surrogate, missing_field
+from aya_jax.data.sources.messages import Message, Turns, find_problem, from_columns, from_hh, from_list, is_hh
+from aya_jax.data.sources.preferences import preference
+from aya_jax.data.sources.record import BadRecord, Record, Source, keep_good, missing_field
 
-Turns = tuple[tuple[str, str], ...]
-Message = dict[str, str]
-
-_ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatbot": "assistant",
-    "model": "assistant",
-}
 # Columns of question and answer, the first that a record has: aya_dataset, aya_collection and aya_evaluation_suite;
 # Dolly; Alpaca; GSM8K; and two common names.
 _PAIRS: tuple[Turns, ...] = (
@@ -40,15 +29,15 @@ _PAIRS: tuple[Turns, ...] = (
 )
 # Beside an instruction these may be empty.
 _OPTIONAL = ("context", "input")
-_HH_TURNS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
 
 
 @dataclasses.dataclass(frozen=True)
 class ConversationSource:
-    """A source whose records are conversations.
+    """A source whose records are conversations, or pairs of them.
 
     Attributes:
       records_of: reads the records with all of their fields (`text_field` None).
+      form: "chat", or "preference": a prompt with a chosen and a rejected answer.
       turns: role and field of each turn, in order, where the layout is none of the usual ones; fields of one role that follow
         each other are one turn of several paragraphs.
       where: fields and the values that they must have; other records are left out.
@@ -56,6 +45,7 @@ class ConversationSource:
     """
 
     records_of: Source
+    form: Literal["chat", "preference"] = "chat"
     turns: Turns = ()
     where: tuple[tuple[str, str], ...] = ()
     on_bad_record: Literal["stop", "skip"] = "stop"
@@ -63,12 +53,14 @@ class ConversationSource:
     @property
     def description(self) -> str:
         """That of the records."""
-        return f"conversations of {self.records_of.description}"
+        return f"{_SAID[self.form]} of {self.records_of.description}"
 
     def digest(self) -> str:
         """sha256 of the records' and of how they are read."""
         return hashlib.sha256(
-            json.dumps([self.records_of.digest(), "conversations", self.turns, self.where, self.on_bad_record]).encode()
+            json.dumps(
+                [self.records_of.digest(), _SAID[self.form], self.turns, self.where, self.on_bad_record]
+            ).encode()
         ).hexdigest()
 
     def records(self, shard: int, num_shards: int) -> Iterator[Record]:
@@ -87,12 +79,10 @@ class ConversationSource:
                 return BadRecord(record.location, missing_field(field, tuple(record.fields), "where"))
             if record.fields[field] not in (value, value.encode()):
                 return None
-        messages = conversation(record.fields, self.turns)
-        problem = messages if isinstance(messages, str) else find_problem(messages)
-        if problem is not None:
-            return BadRecord(record.location, problem)
-        text = json.dumps({"messages": messages}, ensure_ascii=False, separators=(",", ":"))
-        return Record(record.id, text, record.location, {})
+        content = _CONTENT[self.form](record.fields, self.turns)
+        if isinstance(content, str):
+            return BadRecord(record.location, content)
+        return Record(record.id, json.dumps(content, ensure_ascii=False, separators=(",", ":")), record.location, {})
 
 
 def conversation(fields: Mapping[str, Any], turns: Turns = ()) -> list[Message] | str:
@@ -102,17 +92,16 @@ def conversation(fields: Mapping[str, Any], turns: Turns = ()) -> list[Message] 
     "\\n\\nHuman:" and "\\n\\nAssistant:" turns (hh-rlhf); columns of a question and its answer (`_PAIRS`).
     """
     if turns:
-        return _from_columns(fields, turns)
+        return from_columns(fields, turns, _OPTIONAL)
     if "messages" in fields:
-        return _from_list(fields["messages"], "messages", "role", "content")
+        return from_list(fields["messages"], "messages")
     if "conversations" in fields:
-        return _from_list(fields["conversations"], "conversations", "from", "value")
+        return from_list(fields["conversations"], "conversations", "from", "value")
     for pair in _PAIRS:
         if all(name in fields for _, name in pair if name not in _OPTIONAL):
-            return _from_columns(fields, tuple(turn for turn in pair if turn[1] in fields))
-    chosen = fields.get("chosen")
-    if isinstance(chosen, str) and chosen.startswith("\n\nHuman:"):
-        return from_hh(chosen)
+            return from_columns(fields, tuple(turn for turn in pair if turn[1] in fields), _OPTIONAL)
+    if is_hh(fields.get("chosen")):
+        return from_hh(fields["chosen"])
     there = ", ".join(list(fields)[:12]) or "none"
     return (
         f"no conversation (fields: {there}); known are messages, conversations, inputs with targets, instruction with response "
@@ -121,68 +110,12 @@ def conversation(fields: Mapping[str, Any], turns: Turns = ()) -> list[Message] 
     )
 
 
-def _from_list(value: Any, field: str, role_key: str, text_key: str) -> list[Message] | str:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        return f"field {field!r} is no list of turns"
-    messages = []
-    for number, turn in enumerate(value):
-        if not isinstance(turn, Mapping) or not {role_key, text_key} <= turn.keys():
-            return f"{field}[{number}] has no {role_key!r} and {text_key!r}"
-        role = _ROLES.get(str(turn[role_key]).lower())
-        if role is None:
-            return f"{field}[{number}].{role_key} is {turn[role_key]!r}; known are {', '.join(_ROLES)}"
-        if not isinstance(turn[text_key], str):
-            return f"{field}[{number}].{text_key} is {type(turn[text_key]).__name__}, not a string"
-        messages.append({"role": role, "content": turn[text_key]})
-    return messages
+def _chat(fields: Mapping[str, Any], turns: Turns) -> dict[str, Any] | str:
+    """The document of a conversation, or what is wrong with it."""
+    messages = conversation(fields, turns)
+    problem = messages if isinstance(messages, str) else find_problem(messages)
+    return problem or {"messages": messages}
 
 
-def _from_columns(fields: Mapping[str, Any], turns: Turns) -> list[Message] | str:
-    messages: list[Message] = []
-    for role, name in turns:
-        text = fields.get(name)
-        if isinstance(text, bytes):  # how TFDS gives strings
-            text = text.decode("utf-8", "surrogateescape")
-        if not isinstance(text, str):
-            return f"field {name!r} is {'missing' if name not in fields else type(text).__name__}, not a string"
-        if name in _OPTIONAL and not text.strip():
-            continue
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += f"\n\n{text}"
-        else:
-            messages.append({"role": role, "content": text})
-    return messages
-
-
-def from_hh(text: str) -> list[Message]:
-    """The turns of hh-rlhf's one text for a conversation."""
-    messages: list[Message] = []
-    at = 0
-    while at < len(text):
-        marker = next(marker for marker in _HH_TURNS if text.startswith(marker, at))
-        begin = at + len(marker)
-        following = [place for other in _HH_TURNS if (place := text.find(other, begin)) >= 0]
-        at = min(following, default=len(text))
-        messages.append({"role": _HH_TURNS[marker], "content": text[begin:at].strip()})
-    return messages
-
-
-def find_problem(messages: Sequence[Message]) -> str | None:
-    """Why a conversation cannot be learnt from; None where it can.
-
-    It may open with a system message; then users and assistants take turns, and an assistant has the last word.
-    """
-    turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
-    for number, message in enumerate(turns):
-        expected = ("user", "assistant")[number % 2]
-        if message["role"] != expected:
-            return f"turn {number + 1} is the {message['role']}'s, where the {expected}'s was expected"
-    if not turns or turns[-1]["role"] != "assistant":
-        return "it does not end with a turn of the assistant, so there is nothing to learn from"
-    for number, message in enumerate(messages):
-        if not message["content"].strip():
-            return f"message {number + 1}, the {message['role']}'s, is empty"
-        surrogate = lone_surrogate(message["content"])
-        if surrogate is not None:
-            return f"message {number + 1} has half a surrogate pair at character {surrogate}, which is no Unicode text"
-    return None
+_CONTENT = {"chat": _chat, "preference": preference}
+_SAID = {"chat": "conversations", "preference": "preferences"}

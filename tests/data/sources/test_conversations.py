@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from aya_jax.config import UserError
 from aya_jax.data.sources import ConversationSource, FileSource
-from aya_jax.data.sources.conversations import conversation, find_problem, from_hh
+from aya_jax.data.sources.conversations import conversation
+from aya_jax.data.sources.messages import find_problem, from_hh
 
 ASKED = [{"role": "user", "content": "Where is Lima?"}, {"role": "assistant", "content": "In Peru."}]
 

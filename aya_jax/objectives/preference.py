@@ -1,0 +1,110 @@
+"""Direct preference objectives over pairs of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aya_jax.objectives.config import REFERENCE, PreferenceConfig
+from aya_jax.objectives.metrics import Metrics, by_task
+from aya_jax.objectives.pairs import Pairs, answer_lengths, pair_weights, sum_pairs
+
+
+def preference(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    batch: Mapping[str, jax.Array],
+    rng: jax.Array,
+    *,
+    config: PreferenceConfig,
+    num_tasks: int,
+) -> tuple[jax.Array, Metrics]:
+    """Mean loss over the pairs of the batch.
+
+    An answer's log-probability is the sum over its predicted tokens.
+
+    Args:
+      apply_fn: (params, batch, rng) -> scores with `log_probs`, float32 [B, S].
+      params: what `apply_fn` takes.
+      batch: rows of pairs (`pairs`), [B, S], with the reference's log-probability of each answer in `reference_log_probs`
+        where the loss has a reference.
+      rng: passed on.
+      config: which loss.
+      num_tasks: how many tasks `task_ids` tells apart.
+
+    Returns:
+      the loss, and metrics by TRL's names: `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies`
+      (how often the chosen answer's reward is the higher; not where they are equal), `logps/chosen`, `logps/rejected`.
+      Each weighs a pair as 1, and is by task. A reward is beta times the log-ratio to the reference; with "simpo" beta times
+      the log-probability per token.
+    """
+    lengths = answer_lengths(batch)
+    weights = pair_weights(lengths)
+    learnt = jnp.where(batch["loss_weights"] > 0, apply_fn(params, batch, rng).log_probs, 0.0)
+    log_probs = sum_pairs(learnt, batch["segment_ids"])
+    if config.has_reference:
+        ratios = _map(jnp.subtract, log_probs, sum_pairs(batch[REFERENCE], batch["segment_ids"]))
+    else:
+        ratios = _map(jnp.divide, log_probs, _map(lambda n: jnp.maximum(n, 1.0), lengths))
+    losses = preference_loss(ratios, lengths, config)
+    rewards = _map(lambda ratio: config.beta * ratio, ratios)
+    total = jnp.sum(weights)
+    numbers = {
+        "loss": losses,
+        "rewards/chosen": rewards.chosen,
+        "rewards/rejected": rewards.rejected,
+        "rewards/margins": rewards.chosen - rewards.rejected,
+        "rewards/accuracies": (rewards.chosen > rewards.rejected).astype(jnp.float32),
+        "logps/chosen": log_probs.chosen,
+        "logps/rejected": log_probs.rejected,
+    }
+    tasks = batch["task_ids"][:, : weights.shape[1]]
+    metrics = {name: by_task(values, weights, tasks, num_tasks) for name, values in numbers.items()}
+    return jnp.sum(losses * weights) / jnp.where(total > 0, total, 1.0), metrics
+
+
+def preference_loss(ratios: Pairs, lengths: Pairs, config: PreferenceConfig) -> jax.Array:
+    """The loss of each pair, [B, P].
+
+    With d the chosen answer's log-ratio to the reference less the rejected one's, dn the same with each divided by its
+    answer's length (at least 1), b beta and e the label smoothing:
+
+      sigmoid: -log s(b d) (Rafailov et al. 2023, equation 7);
+      conservative: (1 - e) -log s(b d) + e -log s(-b d) (Mitchell 2023; TRL's "sigmoid" of before version 1);
+      robust: ((1 - e) -log s(b d) - e -log s(-b d)) / (1 - 2 e) (Chowdhury et al. 2024, equation 12);
+      hinge: max(0, 1 - b d) (Zhao et al. 2023, SLiC);
+      ipo: (dn - 1 / (2 b))^2 (Azar et al. 2023, with TRL's division by length, which the paper does not have);
+      sigmoid_norm: -log s(b dn) (Lambert et al. 2024, Tulu 3; open-instruct's "dpo_norm");
+      simpo: -log s(b dn - target margin), without a reference (Meng et al. 2024, equation 6).
+
+    Args:
+      ratios: of each answer; with "simpo" its log-probability per token.
+      lengths: predicted tokens of each answer.
+      config: which loss.
+    """
+    beta, smoothing = config.beta, config.label_smoothing
+    if config.loss in ("ipo", "sigmoid_norm"):
+        ratios = _map(lambda ratio, length: ratio / jnp.maximum(length, 1.0), ratios, lengths)
+    difference = ratios.chosen - ratios.rejected
+    right, wrong = -jax.nn.log_sigmoid(beta * difference), -jax.nn.log_sigmoid(-beta * difference)
+    match config.loss:
+        case "sigmoid" | "sigmoid_norm":
+            return right
+        case "conservative":
+            return (1 - smoothing) * right + smoothing * wrong
+        case "robust":
+            return ((1 - smoothing) * right - smoothing * wrong) / (1 - 2 * smoothing)
+        case "hinge":
+            return jax.nn.relu(1 - beta * difference)
+        case "ipo":
+            return jnp.square(difference - 1 / (2 * beta))
+        case "simpo":
+            return -jax.nn.log_sigmoid(beta * difference - config.target_margin)
+    raise ValueError(config.loss)
+
+
+def _map(function: Callable[..., jax.Array], *pairs: Pairs) -> Pairs:
+    return Pairs(function(*(p.chosen for p in pairs)), function(*(p.rejected for p in pairs)))

@@ -1,0 +1,64 @@
+"""The Bradley-Terry objective of reward models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aya_jax.objectives.config import MARGINS, RewardConfig
+from aya_jax.objectives.metrics import Metrics, by_task
+from aya_jax.objectives.pairs import Pairs, answer_lengths, pair_weights, sum_pairs
+
+
+def bradley_terry(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    batch: Mapping[str, jax.Array],
+    rng: jax.Array,
+    *,
+    config: RewardConfig,
+    num_tasks: int,
+) -> tuple[jax.Array, Metrics]:
+    """Mean over the pairs of -log s(r_chosen - r_rejected - margin) + centering * (r_chosen + r_rejected)^2.
+
+    The first term is that of Bradley and Terry (1952) with the margin of Touvron et al. (2023, Llama 2, section 3.2.2), the
+    second keeps rewards centred (Eisenstein et al. 2023, Helping or Herding, section 4.2). A reward is the model's at an
+    answer's last token.
+
+    Args:
+      apply_fn: (params, batch, rng) -> rewards, float32 [B, S], of what each position ends.
+      params: what `apply_fn` takes.
+      batch: rows of pairs (`pairs`), [B, S], with each pair's `margins` where those are used.
+      rng: passed on.
+      config: margins and centering.
+      num_tasks: how many tasks `task_ids` tells apart.
+
+    Returns:
+      the loss, and metrics by TRL's names: `accuracy` (how often the chosen answer's reward is the higher), `margin`,
+      `mean_reward`, each by task, a pair weighing 1.
+    """
+    rewards = last_of_pairs(apply_fn(params, batch, rng), batch["segment_ids"])
+    weights = pair_weights(answer_lengths(batch))
+    difference = rewards.chosen - rewards.rejected
+    wanted = sum_pairs(batch[MARGINS], batch["segment_ids"]).chosen if config.use_margins else 0.0
+    losses = -jax.nn.log_sigmoid(difference - wanted)
+    losses += config.centering * jnp.square(rewards.chosen + rewards.rejected)
+    total = jnp.sum(weights)
+    numbers = {
+        "loss": losses,
+        "accuracy": (difference > 0).astype(jnp.float32),
+        "margin": difference,
+        "mean_reward": (rewards.chosen + rewards.rejected) / 2,
+    }
+    tasks = batch["task_ids"][:, : weights.shape[1]]
+    metrics = {name: by_task(values, weights, tasks, num_tasks) for name, values in numbers.items()}
+    return jnp.sum(losses * weights) / jnp.where(total > 0, total, 1.0), metrics
+
+
+def last_of_pairs(values: jax.Array, segment_ids: jax.Array) -> Pairs:
+    """Values [B, S] at the last position of each answer."""
+    following = jnp.pad(segment_ids[:, 1:], ((0, 0), (0, 1)))
+    return sum_pairs(jnp.where(segment_ids != following, values, 0.0), segment_ids)

@@ -1,0 +1,57 @@
+"""Which model a run trains, and what it minimises."""
+
+from __future__ import annotations
+
+import functools
+
+from aya_jax.config import UserError
+from aya_jax.data.batches import BatchLoader
+from aya_jax.models.reward import RewardModel
+from aya_jax.models.transformer import Transformer
+from aya_jax.objectives.config import PreferenceConfig, RewardConfig
+from aya_jax.objectives.next_token import next_token
+from aya_jax.objectives.preference import preference
+from aya_jax.objectives.reward import bradley_terry
+from aya_jax.training.config import TrainConfig
+from aya_jax.training.step import Objective
+
+Model = Transformer | RewardModel
+
+
+def make_model(config: TrainConfig) -> Model:
+    """The run's model."""
+    kind = RewardModel if isinstance(config.objective, RewardConfig) else Transformer
+    return kind(config.model, config.precision, config.mesh.logical_axes)
+
+
+def make_objective(config: TrainConfig, model: Model, num_tasks: int) -> Objective:
+    """The run's (params, batch, rng) -> (loss, metrics)."""
+    match config.objective:
+        case PreferenceConfig():
+            return functools.partial(preference, model, config=config.objective, num_tasks=num_tasks)
+        case RewardConfig():
+            return functools.partial(bradley_terry, model, config=config.objective, num_tasks=num_tasks)
+    return functools.partial(
+        next_token, model, num_tasks=num_tasks, z_loss=config.z_loss, label_smoothing=config.label_smoothing
+    )
+
+
+def check_stores(config: TrainConfig, loader: BatchLoader) -> None:
+    """Refuses pairs where none are learnt from, and other documents where pairs are.
+
+    Raises:
+      UserError: as said.
+    """
+    for name, opened in zip(loader.task_names, loader.stores, strict=True):
+        paired = opened.manifest.group == 2
+        if paired and config.objective is None:
+            raise UserError(
+                f"{opened.directory}: task {name} has pairs of answers, and TrainConfig.objective = None learns from single "
+                "ones: bind @PreferenceConfig() or @RewardConfig(), or prepare the chosen answers as conversations "
+                "(TaskConfig.form = 'chat', TaskConfig.turns)"
+            )
+        if not paired and config.objective is not None:
+            raise UserError(
+                f"{opened.directory}: task {name} has no pairs of answers to learn preferences from; prepare them with "
+                "TaskConfig.form = 'preference'"
+            )
