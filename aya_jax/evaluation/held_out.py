@@ -83,7 +83,7 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
     config, console = resolved.config, make_console(quiet=jax.process_index() != 0)
     found = find_model(config.model_dir, console.print, config.adapter)
     trained = trained_with(found)
-    home = found.path if found.kind == "hugging_face" else found.path.parents[1]
+    home = found.checkpoint.parents[1] if found.checkpoint else found.path
     file = Path(config.run_dir or home) / FOLDER / f"{config.name}.json"
     mesh = make_mesh(config.mesh)
     show_device_map(console, mesh)

@@ -18,6 +18,7 @@ class ConvertConfig:
       source: a Hugging Face directory, a run directory, or one of its checkpoints; bind SOURCE.
       target: the directory to write; bind TARGET. What is there is replaced only if an earlier conversion wrote it.
       adapter: a LoRA adapter in PEFT's format that is merged into the weights; bind ADAPTER.
+      adapter_alone: writes the source's adapter, which is not merged then, in PEFT's format.
       dtype: of the weights that are written; None: as they are.
       vocab_multiple: rows of zeros are added to the token table of one of our models until it has a multiple of so many
         rows, which a mesh may need; back to Hugging Face they are taken off again.
@@ -29,6 +30,7 @@ class ConvertConfig:
     source: str
     target: str
     adapter: str | None = None
+    adapter_alone: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     vocab_multiple: int = 1
     shard_gb: float = 5.0

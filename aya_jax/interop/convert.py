@@ -22,6 +22,7 @@ from aya_jax.config import Resolved, UserError
 from aya_jax.config.files import unwritable, write_atomic
 from aya_jax.data import vocabulary
 from aya_jax.data.manifest import VocabularyInfo
+from aya_jax.interop.adapter import write_adapter
 from aya_jax.interop.checkpoint_params import CheckpointWriter
 from aya_jax.interop.config import ConvertConfig
 from aya_jax.interop.hugging_face_config import write_config
@@ -45,8 +46,11 @@ def run(resolved: Resolved[ConvertConfig]) -> None:
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
     source = find_model(config.source, say, config.adapter)
     target = Path(config.target)
+    inward = source.checkpoint is None
     with replacing(target, Path(config.source)) as folder, _Bar(console) as bar:
-        if source.kind == "hugging_face":
+        if config.adapter_alone:
+            model = to_adapter(source, folder)
+        elif inward:
             model = to_ours(source, folder, config, bar)
             write_atomic(folder / "config.gin", resolved.text)
         else:
@@ -54,15 +58,15 @@ def run(resolved: Resolved[ConvertConfig]) -> None:
         record = {
             "source": str(Path(config.source).absolute()),
             "adapter": source.adapter and str(source.adapter.path.absolute()),
-            "kind": source.kind,
+            "kind": "hugging_face" if inward else "checkpoint",
             "step": source.step,
             "dtype": config.dtype,
             "vocab_size": {"source": source.config.vocab_size, "target": model.vocab_size},
         }
         write_atomic(folder / CONVERSION, json.dumps(record, indent=1) + "\n")
-    what = "a model directory of aya_jax" if source.kind == "hugging_face" else "a Hugging Face model"
-    say(f"{target} is {what}.")
-    if source.kind == "hugging_face":
+    what = "a model directory of aya_jax" if inward else "a Hugging Face model"
+    say(f"{target} is {'an adapter for PEFT' if config.adapter_alone else what}.")
+    if inward and not config.adapter_alone:
         say(f"To train from it: aya train RUN.gin {target}/model.gin --gin.MODEL_DIR={target} ...")
 
 
@@ -101,6 +105,18 @@ def to_ours(
     _copy_companions(source.path, folder / tokenizer_files.FOLDER)
     write_atomic(folder / "model.gin", _model_gin(model, source))
     return model
+
+
+def to_adapter(source: ModelDir, folder: Path) -> TransformerConfig:
+    """Writes the adapter of a model into `folder` as PEFT's `from_pretrained` reads it; returns the model's shape.
+
+    Raises:
+      UserError: the model has none.
+    """
+    if source.adapter is None:
+        raise UserError(f"{source.path}: a model without an adapter; leave out ConvertConfig.adapter_alone")
+    write_adapter(folder, source.adapter)
+    return source.config
 
 
 def to_hugging_face(

@@ -18,10 +18,12 @@ from aya_jax.data import vocabulary
 from aya_jax.data.manifest import VocabularyInfo
 from aya_jax.interop.adapter import AdaptedReader, Adapter, is_adapter, read_adapter
 from aya_jax.interop.architectures import Rule, rules
-from aya_jax.interop.checkpoint_params import CheckpointReader
+from aya_jax.interop.checkpoint_params import CheckpointReader, open_array
 from aya_jax.interop.hugging_face_config import read_config
 from aya_jax.interop.tensors import SafetensorsReader, TensorReader
+from aya_jax.interop.trained_adapter import combined, read_trained
 from aya_jax.models.config import TransformerConfig
+from aya_jax.models.reward import HEAD
 from aya_jax.models.transformer import Transformer
 from aya_jax.training import checkpoint, tokenizer_files
 from aya_jax.training.config import TrainConfig
@@ -47,6 +49,7 @@ class ModelDir:
       name: for people.
       adapter: what is added to its weights.
       head: "reward" where it gives rewards and not tokens.
+      checkpoint: of ours, that it is from: of its weights, or of an adapter that a run has trained over them.
     """
 
     path: Path
@@ -58,6 +61,12 @@ class ModelDir:
     name: str = ""
     adapter: Adapter | None = None
     head: str | None = None
+    checkpoint: Path | None = None
+
+    @property
+    def whole(self) -> Path:
+        """What `find_model` finds all of it by, adapter included."""
+        return (self.adapter.path if self.adapter is not None else self.path).absolute()
 
     def reader(self) -> TensorReader:
         """Its tensors by their Hugging Face names, with the adapter added.
@@ -65,11 +74,15 @@ class ModelDir:
         Raises:
           UserError: they are damaged, missing, or of other shapes than its configuration says; the adapter is for another.
         """
-        reader: TensorReader
         if self.head is not None:
             raise UserError(
                 f"{self.path}: a {self.head} model, which has no form of Hugging Face's here; name a model of tokens"
             )
+        return self.body()
+
+    def body(self) -> TensorReader:
+        """As `reader`, without the head that the model may have."""
+        reader: TensorReader
         if self.kind == "checkpoint":
             reader = CheckpointReader(self.path, self.config)
         else:
@@ -127,15 +140,18 @@ def load_params(model: ModelDir, like: Any) -> Any:
     Raises:
       UserError: the weights are damaged, or of another model.
     """
-    if model.head is not None and "reward_head" not in like:
+    if model.head is not None and HEAD not in like:
         raise UserError(f"{model.path}: a {model.head} model, where one of tokens is needed")
     if model.kind == "checkpoint" and model.adapter is None:
         return checkpoint.load_params(model.path, like)
-    reader = model.reader()
+    reader = model.body()
     by_path = {rule.path: rule for rule in rules(model.config)}
 
     def load(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.startswith(f"{HEAD}/") and model.checkpoint is not None:
+            head = open_array(model.checkpoint / "params", name).read().result()
+            return _put(head.astype(leaf.dtype), leaf.sharding)
         if name not in by_path or not _fits(reader, by_path[name], leaf.shape):
             raise UserError(f"{model.path}: these weights are of another model: {name} is not {leaf.shape} there")
         return _load(reader, by_path[name], leaf)
@@ -228,6 +244,8 @@ def _found_checkpoint(path: Path, warn: Callable[[str], None]) -> ModelDir:
     run_dir = found.parents[1]
     config = TransformerConfig(**meta["model"]) if "model" in meta else training_config(found).model
     home = run_dir / tokenizer_files.FOLDER
+    if "adapter" in meta:
+        return _found_adapter(found, meta, warn)
     return ModelDir(
         found,
         "checkpoint",
@@ -237,17 +255,40 @@ def _found_checkpoint(path: Path, warn: Callable[[str], None]) -> ModelDir:
         int(meta["step"]),
         run_dir.absolute().name,
         head=meta.get("head"),
+        checkpoint=found,
+    )
+
+
+def _found_adapter(found: Path, meta: dict[str, Any], warn: Callable[[str], None]) -> ModelDir:
+    """A checkpoint of an adapter: the model that it was trained on, with it."""
+    about, run_dir = meta["adapter"], found.parents[1]
+    if not Path(about["base"]).exists():
+        raise UserError(f"{found}: an adapter of {about['base']}, which is not there; put that model back")
+    base = find_model(about["base"], warn)
+    if weights_digest(base) != about["base_digest"]:
+        raise UserError(
+            f"{found}: an adapter of {about['base']}, where other weights lie now; put the earlier ones back"
+        )
+    adapter = read_trained(found, base.config, about)
+    return dataclasses.replace(
+        base,
+        adapter=adapter if base.adapter is None else combined(base.adapter, adapter),
+        tokenizer=_tokenizer(run_dir, found, meta),
+        step=int(meta["step"]),
+        name=run_dir.absolute().name,
+        head=meta.get("head"),
+        checkpoint=found,
     )
 
 
 def trained_with(found: ModelDir) -> TrainConfig | None:
     """The configuration of the run that a model is from; None for a lone checkpoint, and for a model from elsewhere."""
-    if found.kind != "checkpoint":
+    if found.checkpoint is None:
         return None
-    run_dir = found.path.parents[1]
+    run_dir = found.checkpoint.parents[1]
     if (run_dir / CONVERSION).is_file() or not (run_dir / "config.gin").is_file():
         return None
-    return training_config(found.path)
+    return training_config(found.checkpoint)
 
 
 def vocabulary_info(found: ModelDir) -> VocabularyInfo:
@@ -256,7 +297,7 @@ def vocabulary_info(found: ModelDir) -> VocabularyInfo:
     Raises:
       UserError: there is none beside the weights, and nothing that says which it was.
     """
-    recorded = checkpoint.read_meta(found.path).get("vocabulary") if found.kind == "checkpoint" else None
+    recorded = checkpoint.read_meta(found.checkpoint).get("vocabulary") if found.checkpoint else None
     if recorded:
         return VocabularyInfo(**recorded)
     if found.tokenizer is None:

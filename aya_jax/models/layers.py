@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from aya_jax.kernels.attention.sharded import sharded_attention
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
-from aya_jax.models.projection import project
+from aya_jax.models.projection import Adapted, project
 from aya_jax.parallel.config import LogicalAxes
 from aya_jax.parallel.sharding import constrain
 
@@ -187,8 +187,16 @@ def project_heads(
     return query, key, project(precision, "bsd,dhk->bshk", inputs, params["value"])
 
 
-def _reorder(config: TransformerConfig, kind: LayerKind) -> Callable[[jax.Array], jax.Array]:
-    return pairs_to_halves if config.rope_layout == "interleaved" and kind.rope else lambda array: array
+def _reorder(config: TransformerConfig, kind: LayerKind) -> Callable[[Any], Any]:
+    if config.rope_layout != "interleaved" or not kind.rope:
+        return lambda array: array
+
+    def reorder(array: jax.Array | Adapted) -> jax.Array | Adapted:
+        if isinstance(array, Adapted):
+            return Adapted(pairs_to_halves(array.weight), array.a, pairs_to_halves(array.b))
+        return pairs_to_halves(array)
+
+    return reorder
 
 
 @jax.named_scope("mlp")

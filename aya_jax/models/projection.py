@@ -9,7 +9,8 @@ and gradients of weights stay in the parameters' format.
 from __future__ import annotations
 
 import functools
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,12 +22,34 @@ from aya_jax.models.config import PrecisionConfig
 _FORMATS = {"int8": "int8", "fp8": "float8_e4m3fn"}
 
 
-def project(precision: PrecisionConfig, equation: str, inputs: jax.Array, weight: jax.Array) -> jax.Array:
+class Adapted(NamedTuple):
+    """A matrix with a low-rank change (`low_rank.py`): weight + a b, the sum never made.
+
+    Attributes:
+      weight: [I..., O...].
+      a: [I..., r].
+      b: [r, O...], with the change's scale in it.
+    """
+
+    weight: jax.Array
+    a: jax.Array
+    b: jax.Array
+
+
+def project(precision: PrecisionConfig, equation: str, inputs: jax.Array, weight: jax.Array | Adapted) -> jax.Array:
     """einsum(equation, inputs, weight) with the weight cast to the dtype of the inputs.
 
     Raises:
       UserError: quantization is asked for and qwix is not installed.
     """
+    if isinstance(weight, Adapted):
+        given, of_weight, wanted = re.split(",|->", equation)
+        summed = "".join(letter for letter in of_weight if letter in given)
+        free = "".join(letter for letter in of_weight if letter not in given)
+        rows = "".join(letter for letter in given if letter not in of_weight)
+        narrow = jnp.einsum(f"{given},{summed}r->{rows}r", inputs, weight.a.astype(inputs.dtype))
+        change = jnp.einsum(f"{rows}r,r{free}->{wanted}", narrow, weight.b.astype(inputs.dtype))
+        return project(precision, equation, inputs, weight.weight) + change
     weight = weight.astype(inputs.dtype)
     if precision.matmul == "compute":
         return jnp.einsum(equation, inputs, weight)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.data.config import DataConfig
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
+from aya_jax.models.low_rank import AdapterConfig
 from aya_jax.objectives.config import PreferenceConfig, RewardConfig
 from aya_jax.parallel.config import MeshConfig, as_tuple
 
@@ -203,6 +204,7 @@ class TrainConfig:
       data: the batches.
       optimizer: how parameters move.
       objective: what is learnt of pairs of answers: preferences or a reward; None predicts the next token.
+      adapter: low-rank changes that are trained in place of the model's matrices; None trains all parameters.
       seed: chooses the starting parameters; bind SEED.
       initialize_from: a run directory, one of its checkpoints, or a Hugging Face directory, whose parameters the run starts
         from with a fresh
@@ -241,6 +243,7 @@ class TrainConfig:
     data: DataConfig
     optimizer: OptimizerConfig
     objective: PreferenceConfig | RewardConfig | None = None
+    adapter: AdapterConfig | None = None
     seed: int = 0
     initialize_from: str | None = None
     accumulation: int = 1
@@ -268,6 +271,8 @@ class TrainConfig:
             yield Problem("seed", "between 0 and 2^32 - 1")
         if self.objective is not None:
             yield from self._validate_pairs(self.objective)
+        if self.adapter is not None and not self.initialize_from:
+            yield Problem("initialize_from", "the model that the adapter is for: MODEL_DIR")
         yield from self._validate_sequence()
         yield from self._validate_batch()
         yield from self._validate_model()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from aya_jax.config import UserError
 from aya_jax.data.batches import BatchLoader
+from aya_jax.models.low_rank import AdaptedModel
 from aya_jax.models.reward import RewardModel
 from aya_jax.models.transformer import Transformer
 from aya_jax.objectives.config import PreferenceConfig, RewardConfig
@@ -13,15 +16,26 @@ from aya_jax.objectives.next_token import next_token
 from aya_jax.objectives.preference import preference
 from aya_jax.objectives.reward import bradley_terry
 from aya_jax.training.config import TrainConfig
+from aya_jax.training.state import Model
 from aya_jax.training.step import Objective
-
-Model = Transformer | RewardModel
 
 
 def make_model(config: TrainConfig) -> Model:
     """The run's model."""
     kind = RewardModel if isinstance(config.objective, RewardConfig) else Transformer
-    return kind(config.model, config.precision, config.mesh.logical_axes)
+    model = kind(config.model, config.precision, config.mesh.logical_axes)
+    return model if config.adapter is None else AdaptedModel(model, config.adapter)
+
+
+def base_model(model: Model) -> Transformer:
+    """The model of tokens behind a head and adapters."""
+    inner = model.base if isinstance(model, AdaptedModel) else model
+    return inner.transformer if isinstance(inner, RewardModel) else inner
+
+
+def joining(model: Model) -> Callable[[Any, Any], Any]:
+    """From what is trained and what is held still to the parameters that the model is called with."""
+    return model.join if isinstance(model, AdaptedModel) else lambda params, _: params
 
 
 def make_objective(config: TrainConfig, model: Model, num_tasks: int) -> Objective:

@@ -13,8 +13,9 @@ from scipy.stats import binomtest
 from aya_jax.data.batches import BatchLoader, ordered_batches
 from aya_jax.objectives.metrics import Metrics, WeightedSum, mean, total
 from aya_jax.training.config import TrainConfig
-from aya_jax.training.objective import Model, make_objective
+from aya_jax.training.objective import make_objective
 from aya_jax.training.placement import place, row_share
+from aya_jax.training.state import Model
 from aya_jax.training.validation import find_tasks, held_out_store, is_due
 
 _ACCURACIES = ("rewards/accuracies", "accuracy")

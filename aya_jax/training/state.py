@@ -10,8 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from aya_jax.models.low_rank import AdaptedModel
+from aya_jax.models.reward import HEAD, RewardModel
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.sharding import named_shardings
+
+Model = Transformer | RewardModel | AdaptedModel
+"""What a run trains."""
 
 
 class Guard(NamedTuple):
@@ -38,12 +43,14 @@ class TrainState(NamedTuple):
       params: the model's parameters.
       optimizer: optax's state.
       guard: the gradient guard's state.
+      frozen: parameters that are held still, where adapters are trained; they are no part of a checkpoint.
     """
 
     step: jax.Array
     params: Any
     optimizer: Any
     guard: Guard
+    frozen: Any = None
 
 
 def fresh_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -52,7 +59,7 @@ def fresh_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSt
     return TrainState(zero, params, optimizer.init(params), Guard(jnp.zeros((), jnp.float32), zero, zero, zero))
 
 
-def state_shardings(mesh: Mesh, model: Transformer, optimizer: optax.GradientTransformation) -> TrainState:
+def state_shardings(mesh: Mesh, model: Model, optimizer: optax.GradientTransformation) -> TrainState:
     """Shardings of a `TrainState`: moments lie where their parameters do, all else is on every device.
 
     Raises:
@@ -65,10 +72,15 @@ def state_shardings(mesh: Mesh, model: Transformer, optimizer: optax.GradientTra
     moments = optax.tree_map_params(
         optimizer, lambda _, sharding: sharding, state.optimizer, params, transform_non_params=lambda _: whole
     )
-    return TrainState(whole, params, moments, Guard(whole, whole, whole, whole))
+    frozen = None
+    if isinstance(model, AdaptedModel):
+        base = model.base
+        frozen = named_shardings(mesh, base.rules, base.logical_axes(), base.shapes())
+        frozen.pop(HEAD, None)
+    return TrainState(whole, params, moments, Guard(whole, whole, whole, whole), frozen)
 
 
-def abstract_params(model: Transformer, mesh: Mesh) -> Any:
+def abstract_params(model: Model, mesh: Mesh) -> Any:
     """What the model's parameters are loaded into: shapes with shardings."""
     shapes = model.shapes()
     shardings = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
@@ -77,9 +89,13 @@ def abstract_params(model: Transformer, mesh: Mesh) -> Any:
     )
 
 
-def abstract_state(model: Transformer, optimizer: optax.GradientTransformation, shardings: TrainState) -> TrainState:
+def abstract_state(model: Model, optimizer: optax.GradientTransformation, shardings: TrainState) -> TrainState:
     """The state as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint is restored into."""
     shapes = jax.eval_shape(lambda p: fresh_state(p, optimizer), model.shapes())
+    if isinstance(model, AdaptedModel):
+        frozen = model.base.shapes()
+        frozen.pop(HEAD, None)
+        shapes = shapes._replace(frozen=frozen)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
     )
@@ -94,6 +110,7 @@ def make_state(
       make_params: from `source` to parameters.
       source: a key, or weights that were loaded; an argument of the program, so that weights do not become part of it.
       optimizer: whose state to start.
-      shardings: from `state_shardings`.
+      shardings: from `state_shardings`; those of frozen parameters are not used, for none are made.
     """
-    return jax.jit(lambda given: fresh_state(make_params(given), optimizer), out_shardings=shardings)(source)
+    places = shardings._replace(frozen=None)
+    return jax.jit(lambda given: fresh_state(make_params(given), optimizer), out_shardings=places)(source)

@@ -28,6 +28,7 @@ def make_step(
     guard_config: GuardConfig,
     accumulation: int = 1,
     seed: int = 0,
+    join: Callable[[Any, Any], Any] = lambda params, _: params,
 ) -> StepFunction:
     """The function (state, batch) -> (state, metrics); jit it with the state donated.
 
@@ -39,6 +40,7 @@ def make_step(
       guard_config: for skipping.
       accumulation: parts in which the batch is computed.
       seed: the objective's randomness in step i derives from (seed, i) alone.
+      join: from what is trained and what is held still to the parameters that the objective takes.
 
     Returns:
       the function; its metrics are the objective's, and scalars: `grad_norm`, `learning_rate`, `skipped` (0 or 1, this
@@ -47,7 +49,11 @@ def make_step(
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, Any]]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        gradients, metrics = mean_gradients(objective, state.params, batch, rng, accumulation)
+
+        def of_trained(params: Any, batch: Mapping[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, Metrics]:
+            return objective(join(params, state.frozen), batch, rng)
+
+        gradients, metrics = mean_gradients(of_trained, state.params, batch, rng, accumulation)
         norm = optax.global_norm(jax.tree.map(lambda g: g.astype(jnp.float32), gradients))
         good = is_good(norm, state.guard, guard_config)
         rate = schedule(state.step)
@@ -61,6 +67,7 @@ def make_step(
             _choose(good, params, state.params),
             _choose(good, moments, state.optimizer),
             guard,
+            state.frozen,
         )
         scalars = {
             "grad_norm": norm,

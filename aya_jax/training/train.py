@@ -14,8 +14,6 @@ from rich.console import Console
 
 from aya_jax.config import Resolved, RunDirectory, UserError
 from aya_jax.data.batches import BatchLoader
-from aya_jax.interop.model_dir import find_model, load_params
-from aya_jax.models.reward import HEAD, RewardModel
 from aya_jax.objectives.config import MARGINS, REFERENCE, RewardConfig
 from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.device_map import show_device_map
@@ -28,7 +26,7 @@ from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
 from aya_jax.training.monitor import Monitor
-from aya_jax.training.objective import Model, check_stores, make_model, make_objective
+from aya_jax.training.objective import base_model, check_stores, joining, make_model, make_objective
 from aya_jax.training.optimizer import make_optimizer
 from aya_jax.training.pair_validation import PairValidator
 from aya_jax.training.placement import check_divides, place, row_share
@@ -36,9 +34,9 @@ from aya_jax.training.profiling import Profiler
 from aya_jax.training.reference import reference_log_probs
 from aya_jax.training.schedules import learning_rate
 from aya_jax.training.signals import StopRequest
-from aya_jax.training.state import TrainState, abstract_state, make_state, state_shardings
+from aya_jax.training.start import start
+from aya_jax.training.state import Model, TrainState, state_shardings
 from aya_jax.training.step import make_step
-from aya_jax.training.tokenizer_files import keep_tokenizer
 from aya_jax.training.tracking import Trackers
 from aya_jax.training.validation import Validator
 
@@ -75,12 +73,13 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
     optimizer = make_optimizer(config.optimizer)
     shardings = state_shardings(mesh, model, optimizer)
     step = compile_step(config, model, optimizer, shardings, len(loader.task_names))
+    join = joining(model)
     validator = make_validator(config, model, mesh, loader, console)
     with (
         StopRequest(jax.process_count()) as stop,
         Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints,
     ):
-        state, meta = start(config, model, optimizer, shardings, checkpoints, loader, console)
+        state, extra = start(config, model, mesh, optimizer, shardings, checkpoints, loader, console)
         first = int(state.step)
         show_banner(console, config, mesh, first, validator.tasks)
         show_device_map(console, mesh)
@@ -90,7 +89,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                 config.tracking, config.run_dir, first, resolved.snapshot, writer=jax.process_index() == 0
             ) as trackers,
             Monitor(
-                config, loader.task_names, loader.languages, trackers, console, first, meta.get("monitor")
+                config, loader.task_names, loader.languages, trackers, console, first, extra.pop("monitor", None)
             ) as monitor,
             loader.from_step(first) as batches,
         ):
@@ -98,7 +97,9 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
             profiler = Profiler(config.tracking.profile_steps, config.run_dir, console.print)
             if validator.is_due(first) and "validation" not in trackers.kinds_at_start:
                 with clock.timing("validation"):  # ended between saving and measuring
-                    trackers.write(monitor.stamp(first, "validation") | validator.measure(state.params))
+                    trackers.write(
+                        monitor.stamp(first, "validation") | validator.measure(join(state.params, state.frozen))
+                    )
             for done in range(first + 1, config.steps + 1):
                 with clock.timing("data"):
                     batch = place(next(batches), mesh, model.rules)
@@ -109,7 +110,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                 monitor.step(done, metrics, clock)
                 ends = stop.after_step(done)
                 if ends or done % config.checkpoints.every == 0 or done == config.steps:
-                    meta = about(config, loader) | {"monitor": monitor.flush(clock)}
+                    meta = about(config, loader) | extra | {"monitor": monitor.flush(clock)}
                     with clock.timing("checkpoint"):
                         checkpoints.save(state, meta)
                 if ends and done < config.steps:
@@ -117,7 +118,9 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                 if validator.is_due(done):
                     monitor.flush(clock)
                     with clock.timing("validation"):
-                        trackers.write(monitor.stamp(done, "validation") | validator.measure(state.params))
+                        trackers.write(
+                            monitor.stamp(done, "validation") | validator.measure(join(state.params, state.frozen))
+                        )
             checkpoints.wait()
     report_end(console, config, int(state.step), stop)
 
@@ -138,6 +141,7 @@ def compile_step(
         guard_config=config.guard,
         accumulation=config.accumulation,
         seed=config.seed,
+        join=joining(model),
     )
     return jax.jit(function, donate_argnums=0, out_shardings=(shardings, None))
 
@@ -147,7 +151,7 @@ def make_validator(
 ) -> Validator | PairValidator:
     """What measures the run on held-out data; the batches of pairs get the fields that their objective reads."""
     if config.objective is None:
-        return Validator(config, model, mesh, loader)
+        return Validator(config, base_model(model), mesh, loader)
     validator = PairValidator(config, model, mesh, loader)
     train = dict(zip(loader.task_names, loader.stores, strict=True))
     if MARGINS in config.objective.fields:
@@ -156,7 +160,7 @@ def make_validator(
     if REFERENCE in config.objective.fields:
         both = {("train", task): opened for task, opened in train.items()}
         both |= {("validation", task): opened for task, opened in validator.stores.items()}
-        found = reference_log_probs(config, model, mesh, both, console)
+        found = reference_log_probs(config, base_model(model), mesh, both, console)
         for part, split in ((loader, "train"), (validator, "validation")):
             part.attach(REFERENCE, {task: values for (of, task), values in found.items() if of == split})
     return validator
@@ -167,33 +171,6 @@ def program_text(step: Any, state: TrainState, batch: Mapping[str, jax.Array]) -
     return step.lower(state, batch).compile().as_text()
 
 
-def start(
-    config: TrainConfig,
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    shardings: TrainState,
-    checkpoints: Checkpoints,
-    loader: BatchLoader,
-    console: Console,
-) -> tuple[TrainState, Mapping[str, Any]]:
-    """The state to go on from, and what was saved with it: the newest checkpoint, other weights, or random ones."""
-    like = abstract_state(model, optimizer, shardings)
-    restored = checkpoints.restore(like, functools.partial(check_same_batches, loader))
-    if restored is not None:
-        return restored.state, restored.meta
-    found = config.initialize_from and find_model(config.initialize_from, console.print)
-    if jax.process_index() == 0:
-        keep_tokenizer(config.run_dir, config.data.store_dir, loader.vocabulary, found and found.tokenizer)
-    if found is None:
-        return make_state(model.init, jax.random.key(config.seed), optimizer, shardings), {}
-    console.print(f"Starting from the weights of {found.path}.", highlight=False)
-    if not isinstance(model, RewardModel) or found.head == "reward":
-        return make_state(lambda given: given, load_params(found, like.params), optimizer, shardings), {}
-    body = load_params(found, {name: part for name, part in like.params.items() if name != HEAD})
-    key = jax.random.key(config.seed)
-    return make_state(lambda given: given[0] | {HEAD: model.init_head(given[1])}, (body, key), optimizer, shardings), {}
-
-
 def about(config: TrainConfig, loader: BatchLoader) -> dict[str, Any]:
     """What a checkpoint says of its model and of the data that it was trained on."""
     return {
@@ -202,18 +179,6 @@ def about(config: TrainConfig, loader: BatchLoader) -> dict[str, Any]:
         "loader": loader.identity(),
         "vocabulary": dataclasses.asdict(loader.vocabulary),
     }
-
-
-def check_same_batches(loader: BatchLoader, meta: Mapping[str, Any]) -> None:
-    """Refuses to go on with batches that are not those of the run so far."""
-    saved, now = meta["loader"], loader.identity()
-    changed = [name for name in sorted(saved.keys() | now.keys()) if saved.get(name) != now.get(name)]
-    if changed:
-        raise UserError(
-            f"step {meta['step']} was trained on other batches: {', '.join(changed)} changed since (a token store was "
-            "prepared again, or the order of batches is another version's). Put the old stores back, or start in another "
-            "RUN_DIR."
-        )
 
 
 def check_vocabulary(config: TrainConfig, loader: BatchLoader) -> None:
