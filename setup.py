@@ -36,6 +36,7 @@ EXTRAS = {
     "wandb": ["wandb"],
     "quantization": ["qwix>=0.1.8"],
     "remote": ["httpx>=0.28"],
+    "synthesis": ["py3langid>=0.4"],
     "serve": ["fastapi>=0.120", "uvicorn>=0.38", "prometheus-client>=0.23"],
     "dev": [
         "pytest>=9",
@@ -51,6 +52,7 @@ EXTRAS = {
         "uvicorn>=0.38",
         "prometheus-client>=0.23",
         "openai>=2",
+        "py3langid>=0.4",
     ],
 }
 

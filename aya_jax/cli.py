@@ -70,6 +70,11 @@ VERBS: dict[str, Verb] = {
         "train a model, or go on with it",
         together=True,
     ),
+    "online": Verb(
+        "aya_jax.synthesis.config:OnlineConfig",
+        "aya_jax.synthesis.online:run",
+        "rounds of sampling answers, scoring them, and training on the best against the worst",
+    ),
     "evaluate": Verb(
         "aya_jax.evaluation.config:EvaluateConfig",
         "aya_jax.evaluation.held_out:run",

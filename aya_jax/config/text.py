@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -129,3 +130,25 @@ def operative_text(root: Node, imports: Sequence[str] = ()) -> str:
             "\n".join([f"# {name}{f' ({scope})' if scope else ''}", *(f"{prefix}.{f} = {text}" for f, text in lines)])
         )
     return "\n\n".join(parts) + "\n"
+
+
+def text_of(config: Any) -> str:
+    """Gin text of a configuration object that was put together in Python; `resolve` with its class gives it again.
+
+    Raises:
+      ValueError: objects of one class within it differ, which takes scopes that this does not write.
+    """
+    written: dict[str, list[str]] = {}
+
+    def value_of(value: Any) -> Any:
+        if not dataclasses.is_dataclass(value):
+            return value
+        name = type(value).__name__
+        fields = [each for each in dataclasses.fields(value) if each.init]
+        lines = [f"{name}.{each.name} = {literal(value_of(getattr(value, each.name)))}\n" for each in fields]
+        if written.setdefault(name, lines) != lines:
+            raise ValueError(f"two different {name} in one {type(config).__name__}")
+        return Reference("", name, True)
+
+    value_of(config)
+    return "\n".join("".join(lines) for lines in reversed(written.values()))

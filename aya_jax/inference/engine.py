@@ -21,7 +21,7 @@ import numpy as np
 from aya_jax.config import UserError
 from aya_jax.inference.config import MAX_TOP_LOG_PROBS, EngineConfig, SamplingConfig
 from aya_jax.inference.decoder import Decoder
-from aya_jax.inference.programs import Chunk, Decoded, Options, Programs, Scores, Slots, batch_parts
+from aya_jax.inference.programs import Chunk, Decoded, Options, Programs, Scores, Slots, State, batch_parts
 from aya_jax.inference.protocol import FinishReason
 from aya_jax.inference.slots import Placement, Ring, Slot, SlotTable
 from aya_jax.kernels.attention.cached import TILE
@@ -152,12 +152,14 @@ class Engine:
         self._slots, self._parts = SlotTable(config.slots, parts, self._chunks[0], rings), parts
         self._programs = Programs(self._decoder, config.slots, config.decode_steps)
         self._params = self._decoder.lay_out(params, consume=consume)
-        self._state = self._programs.empty_state(
-            self.max_length, self._chunks[0], config.cache_dtype or model.precision.compute
-        )
+        self._cache_dtype = config.cache_dtype or model.precision.compute
+        self._state: State | None = self._empty_state()
         self._waiting: deque[Sample] = deque()
         self._reading: list[Sample] = []
         self._stats = EngineStats()
+
+    def _empty_state(self) -> State:
+        return self._programs.empty_state(self.max_length, self._chunks[0], self._cache_dtype)
 
     # Requests --------------------------------------------------------------------------------------------------------
 
@@ -201,7 +203,19 @@ class Engine:
         """Takes other weights of the same model. Samples in work go on with them; no earlier prompt is reused."""
         self._params = None  # freed before the new ones are laid out
         self._params = self._decoder.lay_out(params)
+        if self._state is None:
+            self._state = self._empty_state()
         self.forget()
+
+    def release(self) -> None:
+        """Frees weights and cache, for what else the devices have to do until `load`.
+
+        Raises:
+          ValueError: there are samples in work.
+        """
+        if self._waiting or self._reading or self.stats.running:
+            raise ValueError("the engine has samples in work")
+        self._params = self._state = None
 
     def forget(self) -> None:
         """Reuses nothing of the prompts so far."""

@@ -101,6 +101,10 @@ class LocalGenerator:
         """Takes other weights of the same model (`Engine.load`) between two blocks of work, and waits for it."""
         self.call(lambda: self._engine.load(params))
 
+    def release(self) -> None:
+        """Frees weights and cache until `load`; nothing may be in work."""
+        self.call(self._engine.release)
+
     def call(self, function: Callable[[], Any]) -> Any:
         """Runs a function in the engine's thread, between two blocks of work, and returns what it returns."""
         self._check_alive()

@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from aya_jax.config.registry import Problem, configurable
-from aya_jax.models.config import PrecisionConfig, TransformerConfig
+from aya_jax.models.config import MATRICES, AdapterConfig, PrecisionConfig, TransformerConfig
 from aya_jax.models.projection import Adapted
 from aya_jax.models.reward import HEAD, RewardModel
 from aya_jax.models.transformer import Batch, Transformer
 from aya_jax.parallel.config import LogicalAxes
 
 ADAPTER = "adapter"
-# Matrices of a layer → how many of their dims (of one layer) are summed over in the product.
-MATRICES: Mapping[str, int] = {
-    **{f"attention/{name}": 1 for name in ("query", "key", "value")},
-    "attention/output": 2,
-    **{f"mlp/{name}": 1 for name in ("gate", "up", "down")},
-}
-
-
-@configurable
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """Trains low-rank changes of a model's matrices in place of the matrices.
-
-    Attributes:
-      rank: r, the inner width of a change.
-      alpha: a change is scaled by alpha / rank.
-      matrices: names or patterns of the layers' matrices that are changed: "attention/query", "attention/*", "mlp/*".
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    matrices: tuple[str, ...] = ("attention/*", "mlp/*")
-
-    def validate(self) -> Iterator[Problem]:
-        """Yields numbers out of range, and patterns that match no matrix."""
-        if self.rank < 1:
-            yield Problem("rank", "at least 1")
-        if not self.alpha > 0:
-            yield Problem("alpha", "a number above 0")
-        if not self.matrices:
-            yield Problem("matrices", "at least one name or pattern")
-        for pattern in self.matrices:
-            if not fnmatch.filter(MATRICES, pattern):
-                yield Problem("matrices", f"patterns of {', '.join(MATRICES)}; {pattern!r} matches none")
-
-    @property
-    def scale(self) -> float:
-        """What the product of the two factors is multiplied by."""
-        return self.alpha / self.rank
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The matrices that are changed."""
-        return tuple(name for name in MATRICES if any(fnmatch.fnmatchcase(name, each) for each in self.matrices))
 
 
 @dataclasses.dataclass(frozen=True)

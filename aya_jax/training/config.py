@@ -9,8 +9,7 @@ from typing import ClassVar, Literal
 
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.data.config import DataConfig
-from aya_jax.models.config import PrecisionConfig, TransformerConfig
-from aya_jax.models.low_rank import AdapterConfig
+from aya_jax.models.config import AdapterConfig, PrecisionConfig, TransformerConfig
 from aya_jax.objectives.config import PreferenceConfig, RewardConfig
 from aya_jax.parallel.config import MeshConfig, as_tuple
 

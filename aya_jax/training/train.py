@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -41,11 +41,29 @@ from aya_jax.training.tracking import Trackers
 from aya_jax.training.validation import Validator
 
 
+class Trained(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      steps: steps done; fewer than were asked for where the run was told to stop.
+      params: what the model is called with, on the devices.
+    """
+
+    steps: int
+    params: Any
+
+
 def run(resolved: Resolved[TrainConfig]) -> None:
+    """`aya train`: see `fit`."""
+    fit(resolved)
+
+
+def fit(resolved: Resolved[TrainConfig]) -> Trained:
     """Trains to the last step, or goes on from the newest checkpoint of the run directory.
 
     Raises:
       UserError: for anything the user can put right; what was saved before stays.
+      KeyboardInterrupt: it was stopped from the keyboard, and has saved.
     """
     config = resolved.config
     use_compilation_cache(config.tracking.compilation_cache)
@@ -63,10 +81,10 @@ def run(resolved: Resolved[TrainConfig]) -> None:
         check_vocabulary(config, loader)
         check_stores(config, loader)
         with jax.set_mesh(mesh):
-            train(resolved, mesh, loader, console)
+            return train(resolved, mesh, loader, console)
 
 
-def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, console: Console) -> None:
+def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, console: Console) -> Trained:
     """The run itself, in its open directory and under its mesh."""
     config = resolved.config
     model = make_model(config)
@@ -123,6 +141,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                         )
             checkpoints.wait()
     report_end(console, config, int(state.step), stop)
+    return Trained(int(state.step), join(state.params, state.frozen))
 
 
 def compile_step(

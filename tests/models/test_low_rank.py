@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aya_jax.models.config import PrecisionConfig
-from aya_jax.models.low_rank import MATRICES, AdaptedModel, AdapterConfig, merged
+from aya_jax.models.config import MATRICES, AdapterConfig, PrecisionConfig
+from aya_jax.models.low_rank import AdaptedModel, merged
 from aya_jax.models.projection import Adapted, project
 from aya_jax.models.reward import RewardModel
 from aya_jax.models.transformer import Transformer

@@ -1,0 +1,139 @@
+"""What online rounds are told: what is asked, what judges the answers, and how they are trained on. Imports no JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from aya_jax.config.registry import Problem, configurable
+from aya_jax.inference.config import EngineConfig, SamplingConfig
+from aya_jax.objectives.config import PreferenceConfig
+from aya_jax.training.config import TrainConfig
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class PromptsConfig:
+    """Where prompts come from.
+
+    Attributes:
+      file: JSONL of rows with `prompt` or `messages`; bind INPUT.
+      language_field: the field with a row's language, by which results are told apart.
+      language: of rows without it.
+      held_out: the file's first so many rows are never trained on; answers to them measure every round.
+      per_round: rows whose answers one round is trained on; rounds go on through the file, and begin again at its end.
+    """
+
+    file: str
+    language_field: str = "lang"
+    language: str = "und"
+    held_out: int = 64
+    per_round: int = 256
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a missing file and numbers out of range."""
+        if not self.file:
+            yield Problem("file", "a JSONL file of prompts: add --gin.INPUT=...")
+        if self.held_out < 2:
+            yield Problem("held_out", "at least 2 rows, to have an interval")
+        if self.per_round < 1:
+            yield Problem("per_round", "at least 1 row")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig:
+    """Scores answers with a reward model of ours (gin/train/reward.gin), by its own tokenizer and chat template.
+
+    Attributes:
+      model_dir: a run directory or one of its checkpoints.
+      rows: answers that are scored at the same time.
+    """
+
+    model_dir: str
+    rows: int = 16
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a missing directory."""
+        if not self.model_dir:
+            yield Problem("model_dir", "a run directory of gin/train/reward.gin")
+        if self.rows < 1:
+            yield Problem("rows", "at least 1")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class RewardFunctionConfig:
+    """Scores answers with a Python function.
+
+    Attributes:
+      function: "module:function", called as function(messages, answer, fields, **options) and giving a number; `messages` are
+        those of the prompt, `fields` the row's.
+      options: further arguments.
+    """
+
+    function: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a name that names no function."""
+        if self.function.count(":") != 1:
+            yield Problem("function", "'module:function'")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """Root of `aya online`: rounds of sampling, scoring and training.
+
+    Attributes:
+      run_dir: where everything is written; bind RUN_DIR.
+      train: one round's training. Where it writes, what it starts from and its data follow from the rounds.
+      prompts: what is asked.
+      scorer: what judges answers.
+      rounds: how many.
+      samples: answers to each prompt of a round, at least 2.
+      sampling: how answers are drawn; n follows from `samples`.
+      engine: the shape of the decode engine.
+      unfinished_penalty: taken off the reward of an answer that reached max_tokens before its end.
+      min_margin: pairs whose rewards differ by less are not trained on; equal rewards never are.
+      validation_permille: pairs out of 1000 that a round holds out, to measure its training.
+    """
+
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = (
+        "run_dir",
+        "rounds",
+        "engine",
+        *(f"train.{name}" for name in TrainConfig.NOT_IN_FINGERPRINT),
+    )
+
+    run_dir: str
+    train: TrainConfig
+    prompts: PromptsConfig
+    scorer: RewardModelConfig | RewardFunctionConfig
+    rounds: int = 3
+    samples: int = 8
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    unfinished_penalty: float = 0.0
+    min_margin: float = 0.0
+    validation_permille: int = 50
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields numbers out of range, and training that is not on pairs."""
+        if self.rounds < 1:
+            yield Problem("rounds", "at least 1")
+        if self.samples < 2:
+            yield Problem("samples", "at least 2: a pair is the best and the worst of them")
+        for name in ("unfinished_penalty", "min_margin"):
+            if getattr(self, name) < 0:
+                yield Problem(name, "0 or more")
+        if not 1 <= self.validation_permille <= 500:
+            yield Problem("validation_permille", "between 1 and 500 of 1000 pairs")
+        if not isinstance(self.train.objective, PreferenceConfig):
+            yield Problem("train.objective", "@PreferenceConfig(): a round is trained on pairs")
+        if not self.train.initialize_from:
+            yield Problem("train.initialize_from", "the model that the first round samples: MODEL_DIR")
+        if self.sampling.temperature == 0:
+            yield Problem("sampling.temperature", "above 0: with 0 all answers to a prompt are the same")
