@@ -73,7 +73,7 @@ def train(block, preset, devices):
         step = compile_step(config, model, optimizer, shardings, num_tasks=3)
         for batch in batches():
             state, metrics = step(state, place(batch, mesh, model.rules))
-            losses.append(metrics["loss"].sum / metrics["loss"].weight)
+            losses.append(metrics["loss"].sum.sum() / metrics["loss"].weight.sum())
     return np.array(jax.device_get(losses)), jax.device_get(state.params)
 
 

@@ -98,7 +98,7 @@ def our_step(model: str, threads: int) -> tuple[Step, str]:
         nonlocal state
         state, metrics = compiled(state, batch)
         jax.block_until_ready(state)
-        return float(metrics["loss"].sum)
+        return float(metrics["loss"].sum.sum())
 
     return step, f"jax {jax.__version__}, the step of aya train, packed batch"
 

@@ -8,30 +8,39 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 Make = Callable[..., tuple[Callable[[], object], str]]
 """Sets a worker up; gives what is measured, and what it runs."""
 
 
-def alternate(command: Sequence[str], workers: Sequence[str], rounds: int) -> dict[str, list[float]]:
+def alternate(
+    command: Sequence[str], workers: Sequence[str], rounds: int, notes: dict[str, dict[str, object]] | None = None
+) -> dict[str, list[float]]:
     """Seconds of each measured call, one worker after the other.
 
     Args:
       command: starts a script that calls `serve`; the worker's name is added.
       workers: their names.
       rounds: measured calls of each.
+      notes: takes, of each worker, `about`, what it says of itself, and `peak_mib`, the most memory that it has held.
     """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     running = {name: subprocess.Popen([sys.executable, *command, name], **pipes) for name in workers}
     times: dict[str, list[float]] = {name: [] for name in workers}
     try:
         for name, worker in running.items():
-            print(f"  {name}: {_answer(name, worker)}", file=sys.stderr, flush=True)
+            about = _answer(name, worker)
+            print(f"  {name}: {about}", file=sys.stderr, flush=True)
+            if notes is not None:
+                notes[name] = {"about": about}
         for _ in range(rounds):
             for name, worker in running.items():
                 worker.stdin.write("go\n")
                 worker.stdin.flush()
                 times[name].append(_answer(name, worker))
+        for name in notes or ():
+            notes[name]["peak_mib"] = _peak_mib(running[name].pid)
     finally:
         for worker in running.values():
             worker.stdin.close()
@@ -56,6 +65,11 @@ def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def _peak_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
 
 
 def _answer(name: str, worker: subprocess.Popen) -> object:
