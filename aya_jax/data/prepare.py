@@ -141,7 +141,7 @@ def plan(config: PrepareConfig, modules: tuple[str, ...] = ()) -> list[StorePlan
     ours = VocabularyInfo.of(vocab, spec), vocab.token_bytes()
     import_modules(modules)
     permille = tasks.held_out_permille(config.data_dir, config.validation_permille)
-    described = {task.name: task for task in config.extra_tasks}
+    described = {task.name: task for task in config.described}
     plans = []
     for name in _names(config):
         spec = TaskSpec(name, config.data_dir, permille, described.get(name), modules)
@@ -156,7 +156,7 @@ def _store_plan(
 ) -> StorePlan:
     from aya_jax.data import seqio_source
 
-    tags = tasks.tags_of(spec.name, config.extra_tasks)
+    tags = tasks.tags_of(spec.name, config.described)
     try:
         source = source_info(task, split)
     except UserError as error:
@@ -202,7 +202,7 @@ def _jobs(plans: Sequence[StorePlan], known: Mapping[tuple[str, str], Sequence[S
 
 def _names(config: PrepareConfig) -> tuple[str, ...]:
     """The tasks asked for: of the corpus and of gin by name or pattern, others by the name SeqIO knows them by."""
-    extra = [task.name for task in config.extra_tasks]
+    extra = [task.name for task in config.described]
     shadowed = sorted(set(extra) & tasks.TASK_TAGS.keys())
     if shadowed:
         raise UserError(f"extra_tasks: {', '.join(shadowed)} is a shipped task's name; choose another")
@@ -323,7 +323,7 @@ def estimate(config: PrepareConfig, names: Iterable[str] | None = None) -> int |
       config: what is to be prepared.
       names: which of its tasks; None is all.
     """
-    described = {task.name: task for task in config.extra_tasks}
+    described = {task.name: task for task in config.described}
     total = 0
     for name in _names(config) if names is None else names:
         if name in described:

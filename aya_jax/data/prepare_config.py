@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from aya_jax.config.registry import Problem, configurable
@@ -26,6 +26,9 @@ class TaskConfig:
     Attributes:
       name: what mixtures and stores call it; letters, digits, `_`, `.` and `-`.
       language: its language tag, ISO 639-1; `code` for code.
+      languages: a task for each language in its place, called NAME_LANGUAGE: language → what `language_field` says for it. A
+        record of another language is bad. Not for `text`.
+      language_field: the field for `languages`.
       domain: its domain tag: `text`, `web_code`, `markup`, `quality_code`, `code_adjacent`, or another word.
       files: paths or URLs with `*`, `**`, `?`: JSONL, Parquet or text, plain, .gz or .zst.
       validation_files: the same for the validation split.
@@ -41,13 +44,16 @@ class TaskConfig:
       form: `text`; `chat`: records are conversations in one of the usual layouts (`sources.conversations`), rendered
         with the tokenizer's chat template; what the assistant says, and the token that ends it, is what a model learns;
         `preference`: records are a prompt with a chosen and a rejected answer (`sources.preferences`).
-      where: not for `text`: fields and the values that a record must have; (("lang", "ar"),) takes one language out of a file.
+      where: not for `text`: fields and the values that a record must have, or hold where they are lists:
+        (("global_or_local", "local"), ("harm_category", "Profanity")).
       turns: in another layout, role and field of each turn: (("user", "question"), ("assistant", "answer")); of a preference
-        the answers have the roles "chosen" and "rejected".
+        the answers have the roles "chosen" and "rejected". Of ("assistant", "chosen|rejected") one field is drawn.
     """
 
     name: str
-    language: str
+    language: str = "und"
+    languages: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    language_field: str = "language"
     domain: str = "text"
     files: tuple[str, ...] = ()
     validation_files: tuple[str, ...] = ()
@@ -75,7 +81,9 @@ class TaskConfig:
         ours = [split for split, _ in self.splits]
         if "train" not in ours or not {"train", "validation"}.issuperset(ours):
             yield Problem("splits", "(('train', NAME),) or (('train', NAME), ('validation', NAME))")
-        for name in ("turns", "where"):
+        if self.languages and self.language != "und":
+            yield Problem("language", "left out beside languages")
+        for name in ("turns", "where", "languages"):
             if getattr(self, name) and self.form == "text":
                 yield Problem(name, "only with form = 'chat' or 'preference'")
         roles = [role for role, _ in self.turns]
@@ -87,6 +95,19 @@ class TaskConfig:
         if self.form != "text" and self.format in ("text", "lines"):
             yield Problem("format", "'jsonl' or 'parquet' for conversations, or None")
 
+    def by_language(self) -> tuple[TaskConfig, ...]:
+        """The task, or one for each of its languages."""
+        if not self.languages or self.language in self.languages:
+            return (self,)
+        return tuple(
+            dataclasses.replace(
+                self,
+                name=f"{self.name}_{language}",
+                language=language,
+            )
+            for language in self.languages
+        )
+
     def source(self, split: str) -> Source | None:
         """The reader of a split; None where the task has no data of its own for it."""
         from aya_jax.data.sources import ConversationSource
@@ -95,7 +116,11 @@ class TaskConfig:
         records = self._records(split, text_field)
         if records is None or self.form == "text":
             return records
-        return ConversationSource(records, self.form, self.turns, self.where, self.on_bad_record)
+        where, among = self.where, None
+        if self.languages:
+            where = (*where, (self.language_field, self.languages[self.language]))
+            among = (self.language_field, tuple(self.languages.values()))
+        return ConversationSource(records, self.form, self.turns, where, among, self.on_bad_record)
 
     def _records(self, split: str, text_field: str | None) -> Source | None:
         from aya_jax.data.sources import FileSource, HuggingFaceSource, TfdsSource
@@ -153,6 +178,11 @@ class PrepareConfig:
     beam_options: tuple[str, ...] = ()
     verify: bool = True
 
+    @property
+    def described(self) -> tuple[TaskConfig, ...]:
+        """`extra_tasks`, those of several languages taken apart."""
+        return tuple(each for task in self.extra_tasks for each in task.by_language())
+
     def validate(self) -> Iterator[Problem]:
         """Yields empty paths, numbers out of range, and extra tasks that share a name."""
         for name in ("store_dir", "data_dir", "vocabulary"):
@@ -168,6 +198,6 @@ class PrepareConfig:
             yield Problem("num_workers", "at least 1; 0 is one per core")
         if self.beam_options and self.runner != "beam":
             yield Problem("beam_options", "only with runner = 'beam'")
-        names = [task.name for task in self.extra_tasks]
+        names = [task.name for task in self.described]
         if len(set(names)) != len(names):
             yield Problem("extra_tasks", "each task a name of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -161,3 +162,62 @@ def test_rows_of_real_instructions_are_full(tokenizer, tmp_path):
     loader = BatchLoader(data(tmp_path, sequence_length=2048), steps=steps)
     filled = [np.mean(loader.batch(step)["segment_ids"] > 0) for step in range(steps)]
     assert np.mean(filled) >= 0.95
+
+
+SPOKEN = [
+    {
+        "prompt": f"{n}?",
+        "response": "so",
+        "lang": ("arb", "deu", "zho")[n % 3],
+        "harm_category": str([f"kind {n % 2}", "any"]),
+    }
+    for n in range(60)
+]
+
+
+def spoken(tmp_path, rows, **task):
+    file = tmp_path / "spoken.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return TaskConfig(name="spoken", files=(str(file),), form="chat", language_field="lang", **task)
+
+
+def test_a_file_of_several_languages_is_a_task_for_each(tokenizer, tmp_path):
+    described = spoken(tmp_path, SPOKEN, languages={"ar": "arb", "zh": "zho", "de": "deu"})
+    wanted = config(tmp_path / "stores", "unused", tokenizer)
+    made = prepare.prepare(dataclasses.replace(wanted, extra_tasks=(described,)))
+    assert [(each.task, each.language, each.split) for each in made][::2] == [
+        ("spoken_ar", "ar", "train"),
+        ("spoken_zh", "zh", "train"),
+        ("spoken_de", "de", "train"),
+    ]
+    assert [sum(each.documents for each in made[k : k + 2]) for k in (0, 2, 4)] == [20, 20, 20]
+
+
+def test_a_language_that_is_not_known_is_named_or_counted(tokenizer, tmp_path):
+    rows = [*SPOKEN[:4], SPOKEN[4] | {"lang": "tlh"}, *SPOKEN[5:]]
+    described = spoken(tmp_path, rows, languages={"ar": "arb", "zh": "zho", "de": "deu"})
+    wanted = config(tmp_path / "stores", "unused", tokenizer)
+    with pytest.raises(UserError, match=r"spoken\.jsonl:5: lang is 'tlh', and known are arb, zho, deu"):
+        prepare.prepare(dataclasses.replace(wanted, extra_tasks=(described,)))
+    skipping = dataclasses.replace(described, on_bad_record="skip")
+    made = prepare.prepare(dataclasses.replace(wanted, store_dir=str(tmp_path / "more"), extra_tasks=(skipping,)))
+    assert sum(each.documents for each in made) == 59
+
+
+def test_records_are_chosen_by_what_their_lists_hold(tokenizer, tmp_path):
+    """As in aya_redteaming: a list of categories written out as text."""
+    where = (("harm_category", "kind 1"), ("lang", "arb"))
+    described = spoken(tmp_path, SPOKEN, language="ar", where=where)
+    made = prepare.prepare(
+        dataclasses.replace(config(tmp_path / "stores", "unused", tokenizer), extra_tasks=(described,))
+    )
+    assert sum(each.documents for each in made) == sum(n % 2 == 1 and n % 3 == 0 for n in range(60))
+
+
+def test_of_two_answers_the_content_draws_one(tokenizer, tmp_path):
+    rows = [{"prompt": f"{n}?", "chosen": "good", "rejected": f"bad {n}"} for n in range(400)]
+    described = spoken(tmp_path, rows, language="en", turns=(("user", "prompt"), ("assistant", "chosen|rejected")))
+    documents = [json.loads(record.text)["messages"] for record in described.source("train").records(0, 1)]
+    good = sum(messages[1]["content"] == "good" for messages in documents)
+    assert 150 < good < 250  # six standard deviations around half
+    assert documents == [json.loads(record.text)["messages"] for record in described.source("train").records(0, 1)]

@@ -6,6 +6,7 @@ so that a document is the same, and is held out or not, whatever layout it came 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -40,7 +41,8 @@ class ConversationSource:
       form: "chat", or "preference": a prompt with a chosen and a rejected answer.
       turns: role and field of each turn, in order, where the layout is none of the usual ones; fields of one role that follow
         each other are one turn of several paragraphs.
-      where: fields and the values that they must have; other records are left out.
+      where: fields and the values that they must have, or hold where they are lists; other records are left out.
+      among: a field and the values that it may have; a record with another is bad.
       on_bad_record: "stop" at the first record that is no conversation to learn from, or "skip" and count them.
     """
 
@@ -48,6 +50,7 @@ class ConversationSource:
     form: Literal["chat", "preference"] = "chat"
     turns: Turns = ()
     where: tuple[tuple[str, str], ...] = ()
+    among: tuple[str, tuple[str, ...]] | None = None
     on_bad_record: Literal["stop", "skip"] = "stop"
 
     @property
@@ -60,6 +63,7 @@ class ConversationSource:
         return hashlib.sha256(
             json.dumps(
                 [self.records_of.digest(), _SAID[self.form], self.turns, self.where, self.on_bad_record]
+                + ([self.among] if self.among else [])
             ).encode()
         ).hexdigest()
 
@@ -77,12 +81,31 @@ class ConversationSource:
         for field, value in self.where:
             if field not in record.fields:
                 return BadRecord(record.location, missing_field(field, tuple(record.fields), "where"))
-            if record.fields[field] not in (value, value.encode()):
+            found = record.fields[field]
+            if (
+                self.among is not None
+                and field == self.among[0]
+                and not any(holds(found, each) for each in self.among[1])
+            ):
+                return BadRecord(record.location, f"{field} is {found!r}, and known are {', '.join(self.among[1])}")
+            if not holds(found, value):
                 return None
         content = _CONTENT[self.form](record.fields, self.turns)
         if isinstance(content, str):
             return BadRecord(record.location, content)
         return Record(record.id, json.dumps(content, ensure_ascii=False, separators=(",", ":")), record.location, {})
+
+
+def holds(found: Any, value: str) -> bool:
+    """Whether a field has a value, or is a list with it; a list may be written out as text, as aya_redteaming has it."""
+    if isinstance(found, bytes):  # how TFDS gives strings
+        found = found.decode("utf-8", "surrogateescape")
+    if isinstance(found, str) and found.startswith("[") and found.endswith("]"):
+        try:
+            found = ast.literal_eval(found)
+        except (ValueError, SyntaxError):
+            return found == value
+    return value in found if isinstance(found, list | tuple) else found == value
 
 
 def conversation(fields: Mapping[str, Any], turns: Turns = ()) -> list[Message] | str:

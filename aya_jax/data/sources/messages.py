@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,11 +47,12 @@ def from_columns(fields: Mapping[str, Any], turns: Turns, optional: Sequence[str
 
     Args:
       fields: the record.
-      turns: role and column of each.
+      turns: role and column of each; of "one|other" the record's own content draws one.
       optional: columns that are left out where they are empty.
     """
     messages: list[Message] = []
     for role, name in turns:
+        name = _drawn(fields, name)
         text = fields.get(name)
         if isinstance(text, bytes):  # how TFDS gives strings
             text = text.decode("utf-8", "surrogateescape")
@@ -62,6 +65,15 @@ def from_columns(fields: Mapping[str, Any], turns: Turns, optional: Sequence[str
         else:
             messages.append({"role": role, "content": text})
     return messages
+
+
+def _drawn(fields: Mapping[str, Any], name: str) -> str:
+    """One of the columns of "one|other", each as likely, the same for the same texts."""
+    names = name.split("|")
+    if len(names) == 1:
+        return name
+    content = json.dumps([str(fields.get(each)) for each in names])
+    return names[int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little") % len(names)]
 
 
 def is_hh(value: Any) -> bool:
