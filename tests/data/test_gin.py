@@ -7,6 +7,7 @@ import pytest
 from aya_jax.config import resolve
 from aya_jax.data.config import InspectConfig
 from aya_jax.data.prepare_config import PrepareConfig
+from aya_jax.data.tasks import LANGUAGES
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -33,3 +34,20 @@ def test_conversations_are_described_as_such():
     ).config
     (task,) = config.extra_tasks
     assert (task.form, task.domain, task.files, config.tasks) == ("chat", "instructions", ("a.jsonl",), ())
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "persian"), [((), "lang", "fa"), (("gin/prepare/iso_639_3.gin",), "language_code", "pes")]
+)
+def test_a_task_for_each_of_the_project_s_languages(more, field, persian):
+    names = ("gin/prepare/conversations.gin", "gin/prepare/by_language.gin", *more)
+    config = resolve(
+        PrepareConfig,
+        files=[str(ROOT / name) for name in names],
+        bindings=["FILES=('a.jsonl',)", "TASK='instruct'", "STORE_DIR='stores'", "VOCABULARY='t'"],
+        search_paths=[str(ROOT)],
+    ).config
+    assert [task.name for task in config.described] == [f"instruct_{language}" for language in LANGUAGES]
+    assert {task.language_field for task in config.described} == {field}
+    assert config.extra_tasks[0].languages["fa"] == persian
+    assert len(set(config.extra_tasks[0].languages.values())) == len(LANGUAGES)
