@@ -43,7 +43,8 @@ class TaskConfig:
       text_field: field, column or feature that holds the text.
       form: `text`; `chat`: records are conversations in one of the usual layouts (`sources.conversations`), rendered
         with the tokenizer's chat template; what the assistant says, and the token that ends it, is what a model learns;
-        `preference`: records are a prompt with a chosen and a rejected answer (`sources.preferences`).
+        `preference`: records are a prompt with a chosen and a rejected answer (`sources.preferences`); `scored`: a prompt,
+        an answer and its value, as online rounds write them.
       where: not for `text`: fields and the values that a record must have, or hold where they are lists:
         (("global_or_local", "local"), ("harm_category", "Profanity")).
       turns: in another layout, role and field of each turn: (("user", "question"), ("assistant", "answer")); of a preference
@@ -66,7 +67,7 @@ class TaskConfig:
     tfds_data_dir: str | None = None
     splits: tuple[tuple[str, str], ...] = (("train", "train"),)
     text_field: str = "text"
-    form: Literal["text", "chat", "preference"] = "text"
+    form: Literal["text", "chat", "preference", "scored"] = "text"
     turns: tuple[tuple[str, str], ...] = ()
     where: tuple[tuple[str, str], ...] = ()
 

@@ -207,7 +207,18 @@ def _learnt(
     return Document(np.asarray(ids, np.int32), np.asarray(weights, np.float32), value)
 
 
-_ENCODE = {"chat": _encode_conversations, "preference": _encode_preferences}
+def _encode_scored(tokenizer: ChatTokenizer, examples: Sequence[Example]) -> list[_Stored]:
+    """Each as a document with its value; the answer is what has weight."""
+    stored = []
+    for example in examples:
+        record = json.loads(example.content)
+        messages = [Message(**message) for message in [*record["prompt"], *record["answer"]]]
+        document = _learnt(tokenizer, messages, len(record["prompt"]), record["value"])
+        stored.append(_Stored(example.split, document, len(example.content)))
+    return stored
+
+
+_ENCODE = {"chat": _encode_conversations, "preference": _encode_preferences, "scored": _encode_scored}
 
 
 def _encode(vocab: vocabulary.Vocabulary, parallel: bool, examples: Sequence[Example]) -> list[_Stored]:

@@ -12,6 +12,8 @@ REFERENCE = "reference_log_probs"
 """The batch's field with each answer's log-probability under the reference."""
 MARGINS = "margins"
 """The batch's field with the margin of each answer's pair."""
+ADVANTAGES = "advantages"
+"""The batch's field with each answer's advantage."""
 
 
 @configurable
@@ -79,3 +81,31 @@ class RewardConfig:
     def fields(self) -> tuple[str, ...]:
         """Fields of a batch that the objective reads beside the usual ones."""
         return (MARGINS,) if self.use_margins else ()
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradientConfig:
+    """Learns from the rewards of a round's own answers (`aya online`); `objectives.policy_gradient` has the formulas.
+
+    Attributes:
+      advantage: how answers to one prompt are compared: "leave_one_out" (RLOO) or "group" (GRPO).
+      beta: weight of the divergence from the model as it came, which is taken off rewards.
+      epsilon: how far an answer's probability may move before its gradient stops.
+    """
+
+    advantage: Literal["leave_one_out", "group"] = "leave_one_out"
+    beta: float = 0.05
+    epsilon: float = 0.2
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields numbers out of range."""
+        if self.beta < 0:
+            yield Problem("beta", "0 or more")
+        if not 0 < self.epsilon < 1:
+            yield Problem("epsilon", "between 0 and 1")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields of a batch that the objective reads beside the usual ones."""
+        return (REFERENCE, ADVANTAGES)

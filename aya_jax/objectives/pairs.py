@@ -23,13 +23,18 @@ class Pairs(NamedTuple):
 
 def sum_pairs(values: jax.Array, segment_ids: jax.Array) -> Pairs:
     """Sums of values [B, S] over the segments of each pair."""
+    sums = sum_segments(values, segment_ids)
+    return Pairs(sums[:, ::2], sums[:, 1::2])
+
+
+def sum_segments(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """Sums of values [B, S] over each segment: [B, N], segment 1 first; N is S, or S - 1 where that is even."""
     places = values.shape[1] // 2 * 2
 
     def of_row(values: jax.Array, ids: jax.Array) -> jax.Array:
         return jnp.zeros(places + 1, values.dtype).at[ids].add(values, mode="drop")[1:]
 
-    sums = jax.vmap(of_row)(values, segment_ids)
-    return Pairs(sums[:, ::2], sums[:, 1::2])
+    return jax.vmap(of_row)(values, segment_ids)
 
 
 def answer_lengths(batch: Mapping[str, jax.Array]) -> Pairs:

@@ -113,6 +113,9 @@ def sample(
         ]
         with Journal(file, question) as journal:
             left = [request for request in requests if int(request.id) not in journal.done]
+            for request in [request for request in left if _too_long(request, generator)]:
+                left.remove(request)
+                journal.add(int(request.id), _unanswered(asked[int(request.id)], console))
             found = generator.generate(left)
             label = f"sampling {samples} answers to {len(asked):,} prompts"
             if left:
@@ -123,6 +126,19 @@ def sample(
                 journal.add(int(response.id), _record(asked[int(response.id)], response, generator))
             journal.finish()
     return read_records(file)
+
+
+def _too_long(request: Request, generator: LocalGenerator) -> bool:
+    return len(generator.tokenizer.encode_chat(request.prompt)) >= generator.max_length
+
+
+def _unanswered(asked: Asked, console: Console) -> Record:
+    console.print(
+        f"prompt {asked.number + 1} is longer than EngineConfig.max_length allows, and is left out",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return {"row": asked.number, "language": asked.language, "prompt": [], "answers": []}
 
 
 def _record(asked: Asked, response: Response, generator: LocalGenerator) -> Record:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.inference.config import EngineConfig, SamplingConfig
-from aya_jax.objectives.config import PreferenceConfig
+from aya_jax.objectives.config import PolicyGradientConfig, PreferenceConfig
 from aya_jax.training.config import TrainConfig
 
 
@@ -97,8 +97,8 @@ class OnlineConfig:
       sampling: how answers are drawn; n follows from `samples`.
       engine: the shape of the decode engine.
       unfinished_penalty: taken off the reward of an answer that reached max_tokens before its end.
-      min_margin: pairs whose rewards differ by less are not trained on; equal rewards never are.
-      validation_permille: pairs out of 1000 that a round holds out, to measure its training.
+      min_margin: prompts whose best and worst answer differ by less are not trained on; where all are equal never.
+      validation_permille: pairs, or answers, out of 1000 that a round holds out, to measure its training.
     """
 
     NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = (
@@ -131,8 +131,8 @@ class OnlineConfig:
                 yield Problem(name, "0 or more")
         if not 1 <= self.validation_permille <= 500:
             yield Problem("validation_permille", "between 1 and 500 of 1000 pairs")
-        if not isinstance(self.train.objective, PreferenceConfig):
-            yield Problem("train.objective", "@PreferenceConfig(): a round is trained on pairs")
+        if not isinstance(self.train.objective, PreferenceConfig | PolicyGradientConfig):
+            yield Problem("train.objective", "@PreferenceConfig() or @PolicyGradientConfig()")
         if not self.train.initialize_from:
             yield Problem("train.initialize_from", "the model that the first round samples: MODEL_DIR")
         if self.sampling.temperature == 0:

@@ -38,7 +38,9 @@ def describe(records: Sequence[Record], reference: Sequence[float] | None = None
         "reward": _mean(rewards),
         "tokens": _mean([len(answer["tokens"]) for answer in answers]),
         "finished": _mean([float(answer["finished"]) for answer in answers]),
-        "duplicates": _mean([1 - len({a["text"] for a in r["answers"]}) / len(r["answers"]) for r in records]),
+        "duplicates": _mean(
+            [1 - len({a["text"] for a in r["answers"]}) / len(r["answers"]) for r in records if r["answers"]]
+        ),
     }
     if reference is not None:
         found["kl"] = _mean([answer["log_prob"] - other for answer, other in zip(answers, reference, strict=True)])
@@ -50,9 +52,8 @@ def describe(records: Sequence[Record], reference: Sequence[float] | None = None
     return found
 
 
-def margins(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of the pairs' margins, and how they are spread: `counts` between `edges`."""
-    values = [pair["margin"] for pair in pairs]
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """The mean of margins, and how they are spread: `counts` between `edges`."""
     counts, edges = np.histogram(values, _BINS)
     return {"mean": _mean(values), "counts": counts.tolist(), "edges": edges.tolist()}
 

@@ -1,7 +1,7 @@
-"""`aya online`: sample, score, pair the best with the worst, train, and again (iterative DPO, as in Aya Expanse).
+"""`aya online`: sample, score, train on what was better, and again (iterative DPO as in Aya Expanse, or a policy gradient).
 
     RUN_DIR/rounds/00/held_out.jsonl, summary.json            the model as it came: the control of all rounds
-    RUN_DIR/rounds/01/answers.jsonl, scored.jsonl, pairs.jsonl, stores/, train/, held_out.jsonl, summary.json
+    RUN_DIR/rounds/01/answers.jsonl, scored.jsonl, trained.jsonl, stores/, train/, held_out.jsonl, summary.json
     RUN_DIR/rounds.json                                       the summaries together
 
 Weights go from training to the engine on the devices. Each step leaves a file when it is done, and is not done again.
@@ -29,6 +29,7 @@ from aya_jax.inference.local import LocalGenerator, open_generator
 from aya_jax.interop.model_dir import find_model, load_params
 from aya_jax.models.low_rank import merged
 from aya_jax.models.transformer import Transformer
+from aya_jax.objectives.config import PolicyGradientConfig
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.synthesis import answers, diagnostics, pairs
 from aya_jax.synthesis.answers import Asked, Record
@@ -102,10 +103,11 @@ class Rounds:
         scored = self._answers(
             number - 1, asked, folder, "answers.jsonl", "scored.jsonl", config.samples, f"round {number}"
         )
-        chosen = pairs.choose(asked, scored, config.min_margin)
+        policy = config.train.objective if isinstance(config.train.objective, PolicyGradientConfig) else None
+        chosen = pairs.choose(asked, scored, config.min_margin, policy, self._reference(scored) if policy else ())
         stores = folder / "stores"
         if not (folder / "train").exists():
-            stores = pairs.store_pairs(chosen, folder, self._vocabulary(), config.validation_permille)
+            stores = pairs.store_rows(chosen, folder, self._vocabulary(), config.validation_permille)
         if self._generator is not None:
             self._generator.release()
             self._holds = None
@@ -118,10 +120,16 @@ class Rounds:
         sampled = diagnostics.describe(scored)
         return {
             "sampled": sampled,
-            "pairs": len(chosen.pairs),
+            "rows": len(chosen.rows),
             "left_out": chosen.left_out,
-            "margins": diagnostics.margins(chosen.pairs),
+            "margins": diagnostics.spread(chosen.margins),
         }
+
+    def _reference(self, records: Sequence[Record]) -> list[float]:
+        """Log-probabilities of all answers under the model as it came."""
+        scorer = LogProbScorer(self._found(0), self._config.train.precision, self._mesh, self._rules)
+        said = [(record["prompt"], answer["tokens"]) for record in records for answer in record["answers"]]
+        return scorer.score([prompt for prompt, _ in said], [tokens for _, tokens in said])
 
     def _measure(self, number: int) -> dict[str, Any]:
         """Answers of round `number`'s model to the prompts that are never trained on."""
@@ -129,12 +137,7 @@ class Rounds:
         records = self._answers(
             number, self._held_out, folder, "held_out_answers.jsonl", "held_out.jsonl", 1, "held out"
         )
-        reference = None
-        if number:
-            scorer = LogProbScorer(self._found(0), self._config.train.precision, self._mesh, self._rules)
-            said = [(record["prompt"], answer["tokens"]) for record in records for answer in record["answers"]]
-            reference = scorer.score([prompt for prompt, _ in said], [tokens for _, tokens in said])
-        found = {"held_out": diagnostics.describe(records, reference)}
+        found = {"held_out": diagnostics.describe(records, self._reference(records) if number else None)}
         if number:
             before = answers.read_records(self.folder(0) / "held_out.jsonl")
             first = json.loads((self.folder(0) / SUMMARY).read_text(encoding="utf-8"))["held_out"]
@@ -229,7 +232,7 @@ class Rounds:
 def show(console: Console, summaries: Sequence[dict[str, Any]]) -> None:
     """A line for each round, and the warnings."""
     table = Table(title="Rewards of held-out prompts, against the model as it came")
-    for name in ("round", "reward", "change (95 %)", "KL", "tokens", "same*", "pairs", "margin"):
+    for name in ("round", "reward", "change (95 %)", "KL", "tokens", "same*", "rows", "margin"):
         table.add_column(name, justify="right")
     for each in summaries:
         held_out, change = each["held_out"], each.get("change")
@@ -240,7 +243,7 @@ def show(console: Console, summaries: Sequence[dict[str, Any]]) -> None:
             f"{held_out['kl']:.2f}" if "kl" in held_out else "",
             f"{held_out['tokens']:.1f}",
             f"{each['sampled']['duplicates']:.1%}" if change else "",
-            str(each["pairs"]) if change else "",
+            str(each["rows"]) if change else "",
             f"{each['margins']['mean']:.4f}" if change else "",
         )
     console.print(table)

@@ -1,18 +1,20 @@
-"""Scored answers to pairs of the best and the worst, and those to token stores."""
+"""Scored answers to what a round is trained on, pairs or answers with advantages, and that to token stores."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aya_jax.config import UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.data import prepare
 from aya_jax.data.prepare_config import PrepareConfig, TaskConfig
+from aya_jax.objectives.config import PolicyGradientConfig
+from aya_jax.objectives.policy_gradient import advantages
 from aya_jax.synthesis.answers import Asked, Record
 
 TASK = "online_"
@@ -20,26 +22,45 @@ TASK = "online_"
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """What came of a round's answers.
+    """What a round is trained on, and why prompts gave nothing.
 
     Attributes:
-      pairs: rows of prompt, chosen and rejected answer, margin and language.
-      left_out: why → how many prompts gave no pair.
+      form: what the rows are, as `TaskConfig.form`.
+      rows: records with a prompt and a language: pairs of the best and the worst answer, or answers with their advantages.
+      margins: of each prompt that gave something, the best reward less the worst.
+      left_out: why → how many prompts gave nothing.
     """
 
-    pairs: list[dict[str, Any]]
+    form: Literal["preference", "scored"]
+    rows: list[dict[str, Any]]
+    margins: list[float]
     left_out: dict[str, int]
 
 
-def choose(asked: Sequence[Asked], records: Sequence[Record], min_margin: float) -> Chosen:
-    """The best and the worst answer to each prompt as a pair; of equal rewards the first drawn counts.
+def choose(
+    asked: Sequence[Asked],
+    records: Sequence[Record],
+    min_margin: float,
+    policy: PolicyGradientConfig | None = None,
+    reference: Sequence[float] = (),
+) -> Chosen:
+    """The best and the worst answer to each prompt as a pair, or with `policy` all of them with their advantages.
 
-    Left out are prompts with fewer than two answers that have a reward, with equal rewards, or with less than `min_margin`
-    between them.
+    Of equal rewards the first drawn counts. Left out are prompts with fewer than two answers that have a reward, with equal
+    rewards, or with less than `min_margin` between them.
+
+    Args:
+      asked: the prompts.
+      records: their scored answers.
+      min_margin: see above.
+      policy: says how advantages are made.
+      reference: with `policy`, the log-probability of every answer of `records`, in order, under the model as it came.
     """
-    pairs, left_out = [], collections.Counter()
+    rows: list[dict[str, Any]] = []
+    margins, left_out, behind = [], collections.Counter(), iter(reference)
     for each, record in zip(asked, records, strict=True):
-        usable = [answer for answer in record["answers"] if answer["reward"] is not None]
+        answers = [answer | {"reference": next(behind)} if policy else answer for answer in record["answers"]]
+        usable = [answer for answer in answers if answer["reward"] is not None]
         if len(usable) < 2:
             left_out["too few answers that can be judged"] += 1
             continue
@@ -50,40 +71,49 @@ def choose(asked: Sequence[Asked], records: Sequence[Record], min_margin: float)
         elif margin < min_margin:
             left_out["margin below min_margin"] += 1
         else:
-            pairs.append(
-                {
-                    "prompt": [dataclasses.asdict(message) for message in each.messages],
-                    **{
-                        side: [{"role": "assistant", "content": answer["text"]}]
-                        for side, answer in (("chosen", best), ("rejected", worst))
-                    },
-                    "margin": margin,
-                    "language": record["language"],
-                    "row": each.number,
-                }
-            )
-    return Chosen(pairs, dict(left_out))
+            head = {
+                "prompt": [dataclasses.asdict(m) for m in each.messages],
+                "language": record["language"],
+                "row": each.number,
+            }
+            made = _pair(best, worst) if policy is None else _advantages(usable, policy)
+            rows += [head | row for row in made]
+            margins.append(margin)
+    return Chosen("preference" if policy is None else "scored", rows, margins, dict(left_out))
 
 
-def store_pairs(chosen: Chosen, folder: Path, vocabulary: str, permille: int) -> Path:
-    """Writes the pairs, and a token store of each language with at least two; returns the stores' directory.
+def _pair(best: Mapping[str, Any], worst: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"chosen": _said(best), "rejected": _said(worst), "margin": best["reward"] - worst["reward"]}]
+
+
+def _advantages(usable: Sequence[Mapping[str, Any]], policy: PolicyGradientConfig) -> list[dict[str, Any]]:
+    penalised = [answer["reward"] - policy.beta * (answer["log_prob"] - answer["reference"]) for answer in usable]
+    values = advantages(penalised, policy).tolist()
+    return [{"answer": _said(answer), "value": value} for answer, value in zip(usable, values, strict=True)]
+
+
+def _said(answer: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": answer["text"]}]
+
+
+def store_rows(chosen: Chosen, folder: Path, vocabulary: str, permille: int) -> Path:
+    """Writes the rows, and a token store of each language with at least two; returns the stores' directory.
 
     Raises:
-      UserError: no language has enough pairs, or a pair cannot be rendered.
+      UserError: no language has enough rows, or one cannot be rendered.
     """
-    file, stores = folder / "pairs.jsonl", folder / "stores"
-    write_atomic(file, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in chosen.pairs))
-    # The first document is held out, so one pair alone could not be trained on; prompts that are asked twice are one document.
+    file, stores = folder / "trained.jsonl", folder / "stores"
+    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen.rows))
+    # The first document is held out, so one row alone could not be trained on; rows that are equal are one document.
     by_language: dict[str, set[str]] = {}
-    for pair in chosen.pairs:
-        by_language.setdefault(pair["language"], set()).add(
-            json.dumps([pair["prompt"], pair["chosen"], pair["rejected"]])
-        )
+    for row in chosen.rows:
+        content = {name: value for name, value in row.items() if name not in ("language", "row")}
+        by_language.setdefault(row["language"], set()).add(json.dumps(content))
     languages = sorted(language for language, found in by_language.items() if len(found) > 1)
     if not languages:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in chosen.left_out.items()) or "no prompts"
         raise UserError(
-            f"{file}: {len(chosen.pairs)} pairs, which are too few to train on ({reasons}); raise PromptsConfig.per_round, "
+            f"{file}: {len(chosen.rows)} rows, which are too few to train on ({reasons}); raise PromptsConfig.per_round, "
             "OnlineConfig.samples or SamplingConfig.temperature"
         )
     tasks = tuple(
@@ -91,7 +121,7 @@ def store_pairs(chosen: Chosen, folder: Path, vocabulary: str, permille: int) ->
             name=f"{TASK}{language}",
             language=language,
             domain="preferences",
-            form="preference",
+            form=chosen.form,
             files=(str(file),),
             where=(("language", language),),
         )

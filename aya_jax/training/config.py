@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.data.config import DataConfig
 from aya_jax.models.config import AdapterConfig, PrecisionConfig, TransformerConfig
-from aya_jax.objectives.config import PreferenceConfig, RewardConfig
+from aya_jax.objectives.config import REFERENCE, PolicyGradientConfig, PreferenceConfig, RewardConfig
 from aya_jax.parallel.config import MeshConfig, as_tuple
 
 
@@ -202,7 +202,8 @@ class TrainConfig:
       model: the model's shape.
       data: the batches.
       optimizer: how parameters move.
-      objective: what is learnt of pairs of answers: preferences or a reward; None predicts the next token.
+      objective: what is learnt of judged answers: preferences or a reward from pairs, or an online round's advantages; None
+        predicts the next token.
       adapter: low-rank changes that are trained in place of the model's matrices; None trains all parameters.
       seed: chooses the starting parameters; bind SEED.
       initialize_from: a run directory, one of its checkpoints, or a Hugging Face directory, whose parameters the run starts
@@ -241,7 +242,7 @@ class TrainConfig:
     model: TransformerConfig
     data: DataConfig
     optimizer: OptimizerConfig
-    objective: PreferenceConfig | RewardConfig | None = None
+    objective: PreferenceConfig | RewardConfig | PolicyGradientConfig | None = None
     adapter: AdapterConfig | None = None
     seed: int = 0
     initialize_from: str | None = None
@@ -269,7 +270,7 @@ class TrainConfig:
         if not 0 <= self.seed < 2**32:
             yield Problem("seed", "between 0 and 2^32 - 1")
         if self.objective is not None:
-            yield from self._validate_pairs(self.objective)
+            yield from self._validate_judged(self.objective)
         if self.adapter is not None and not self.initialize_from:
             yield Problem("initialize_from", "the model that the adapter is for: MODEL_DIR")
         yield from self._validate_sequence()
@@ -278,16 +279,15 @@ class TrainConfig:
         if self.steps >= 1:
             yield from self._validate_schedule()
 
-    def _validate_pairs(self, objective: PreferenceConfig | RewardConfig) -> Iterator[Problem]:
+    def _validate_judged(self, objective: PreferenceConfig | RewardConfig | PolicyGradientConfig) -> Iterator[Problem]:
         for name in ("z_loss", "label_smoothing"):
             if getattr(self, name):
                 yield Problem(name, f"0 with objective = @{type(objective).__name__}()")
         if self.data.packing != "documents":
-            yield Problem("data.packing", "'documents': pairs of answers are packed whole")
+            yield Problem("data.packing", "'documents': answers are packed whole")
         elif self.data.long_documents == "split":
-            yield Problem("data.long_documents", "'truncate' or 'drop': pairs of answers are not split over rows")
-        compares = isinstance(objective, PreferenceConfig) and objective.has_reference
-        if compares and not (self.initialize_from or objective.reference):
+            yield Problem("data.long_documents", "'truncate' or 'drop': answers are not split over rows")
+        if REFERENCE in objective.fields and not (self.initialize_from or getattr(objective, "reference", None)):
             yield Problem("initialize_from", "the model to start from, which answers are measured against: MODEL_DIR")
 
     def _validate_sequence(self) -> Iterator[Problem]:

@@ -11,8 +11,9 @@ from aya_jax.data.batches import BatchLoader
 from aya_jax.models.low_rank import AdaptedModel
 from aya_jax.models.reward import RewardModel
 from aya_jax.models.transformer import Transformer
-from aya_jax.objectives.config import PreferenceConfig, RewardConfig
+from aya_jax.objectives.config import PolicyGradientConfig, PreferenceConfig, RewardConfig
 from aya_jax.objectives.next_token import next_token
+from aya_jax.objectives.policy_gradient import policy_gradient
 from aya_jax.objectives.preference import preference
 from aya_jax.objectives.reward import bradley_terry
 from aya_jax.training.config import TrainConfig
@@ -43,6 +44,8 @@ def make_objective(config: TrainConfig, model: Model, num_tasks: int) -> Objecti
     match config.objective:
         case PreferenceConfig():
             return functools.partial(preference, model, config=config.objective, num_tasks=num_tasks)
+        case PolicyGradientConfig():
+            return functools.partial(policy_gradient, model, config=config.objective, num_tasks=num_tasks)
         case RewardConfig():
             return functools.partial(bradley_terry, model, config=config.objective, num_tasks=num_tasks)
     return functools.partial(
@@ -58,13 +61,14 @@ def check_stores(config: TrainConfig, loader: BatchLoader) -> None:
     """
     for name, opened in zip(loader.task_names, loader.stores, strict=True):
         paired = opened.manifest.group == 2
-        if paired and config.objective is None:
+        learns_pairs = isinstance(config.objective, PreferenceConfig | RewardConfig)
+        if paired and not learns_pairs:
             raise UserError(
-                f"{opened.directory}: task {name} has pairs of answers, and TrainConfig.objective = None learns from single "
-                "ones: bind @PreferenceConfig() or @RewardConfig(), or prepare the chosen answers as conversations "
-                "(TaskConfig.form = 'chat', TaskConfig.turns)"
+                f"{opened.directory}: task {name} has pairs of answers, and TrainConfig.objective learns from single "
+                "ones: bind @PreferenceConfig() or @RewardConfig(), or prepare the chosen answers as conversations (TaskConfig.form = "
+                "'chat', TaskConfig.turns)"
             )
-        if not paired and config.objective is not None:
+        if not paired and learns_pairs:
             raise UserError(
                 f"{opened.directory}: task {name} has no pairs of answers to learn preferences from; prepare them with "
                 "TaskConfig.form = 'preference'"

@@ -22,7 +22,7 @@ from aya_jax.data.rows import DocumentRows
 from aya_jax.data.store import TokenStore
 from aya_jax.interop.model_dir import find_model, load_params, weights_digest
 from aya_jax.models.transformer import Transformer
-from aya_jax.objectives.pairs import Pairs, sum_pairs
+from aya_jax.objectives.pairs import sum_segments
 from aya_jax.parallel.distributed import agree
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.placement import in_reading_order, place, row_share
@@ -46,7 +46,7 @@ def reference_log_probs(
     Raises:
       UserError: the reference is not there, or of another shape.
     """
-    found = find_model(config.objective.reference or config.initialize_from, console.print)
+    found = find_model(getattr(config.objective, "reference", None) or config.initialize_from, console.print)
     names = {key: _file(config, weights_digest(found), opened) for key, opened in stores.items()}
     known = {key: _read(opened, names[key]) for key, opened in stores.items()}
     # One process decides for all: a file may be seen by one sooner than by another.
@@ -63,9 +63,9 @@ def reference_log_probs(
 
 
 def _make_score(model: Transformer, mesh: Mesh) -> Any:
-    def score(params: Any, batch: Mapping[str, jax.Array]) -> Pairs:
+    def score(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
         learnt = jnp.where(batch["loss_weights"] > 0, model(params, batch).log_probs, 0.0)
-        return sum_pairs(learnt, batch["segment_ids"])
+        return sum_segments(learnt, batch["segment_ids"])
 
     return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -83,13 +83,11 @@ def _compute(
     for number, batch in enumerate(
         track(batches, label, total=total, console=console, transient=True, disable=not console.is_terminal)
     ):
-        sums = jax.device_get(score(place(batch, mesh, model.rules)))
-        chosen, rejected = (in_reading_order(side, share) for side in sums)
+        sums = in_reading_order(jax.device_get(score(place(batch, mesh, model.rules))), share)
         first = number * data.global_batch
         for row in range(first, min(first + data.global_batch, rows.count)):
             for at, piece in enumerate(rows.pieces(row)):
-                side = rejected if at % 2 else chosen
-                found[piece.document] = side[row - first, at // 2]
+                found[piece.document] = sums[row - first, at]
     return found
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from aya_jax.config import Resolved, RunDirectory, UserError
 from aya_jax.data.batches import BatchLoader
-from aya_jax.objectives.config import MARGINS, REFERENCE, RewardConfig
+from aya_jax.objectives.config import ADVANTAGES, MARGINS, REFERENCE, RewardConfig
 from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.device_map import show_device_map
 from aya_jax.parallel.distributed import check_shared
@@ -173,9 +173,9 @@ def make_validator(
         return Validator(config, base_model(model), mesh, loader)
     validator = PairValidator(config, model, mesh, loader)
     train = dict(zip(loader.task_names, loader.stores, strict=True))
-    if MARGINS in config.objective.fields:
+    for field in {MARGINS, ADVANTAGES} & set(config.objective.fields):
         for part, stores in ((loader, train), (validator, validator.stores)):
-            part.attach(MARGINS, {task: opened.values() for task, opened in stores.items()})
+            part.attach(field, {task: opened.values() for task, opened in stores.items()})
     if REFERENCE in config.objective.fields:
         both = {("train", task): opened for task, opened in train.items()}
         both |= {("validation", task): opened for task, opened in validator.stores.items()}

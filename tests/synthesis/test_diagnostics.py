@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aya_jax.synthesis.diagnostics import change, describe, margins, warnings
+from aya_jax.synthesis.diagnostics import change, describe, spread, warnings
 
 
 def record(*answers, language="en"):
@@ -38,7 +38,7 @@ def test_numbers_of_answers():
 
 
 def test_margins_are_counted_between_their_edges():
-    found = margins([{"margin": value} for value in (0.5, 0.5, 1.0, 2.5)])
+    found = spread([0.5, 0.5, 1.0, 2.5])
     assert found["mean"] == pytest.approx(1.125)
     assert sum(found["counts"]) == 4
     assert (found["edges"][0], found["edges"][-1]) == (0.5, 2.5)

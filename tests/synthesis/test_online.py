@@ -29,6 +29,7 @@ SPOKEN = [
     for n in range(160)
 ]
 PROMPTS = [{"prompt": f"{n} and {n % 5}?", "lang": ("en", "de")[n % 2]} for n in range(60)]
+PROMPTS[30]["prompt"] = "and " * 80  # too long for the engine
 PAIRS = [{"prompt": f"{n}?", "chosen": str(n) * (1 + n % 3), "rejected": WORDS[n % 3] * (1 + n % 2)} for n in range(90)]
 ONLINE = """
 OnlineConfig.scorer = @RewardFunctionConfig()
@@ -105,15 +106,43 @@ def test_held_out_rewards_rise_against_the_model_as_it_came(whole):
         assert found[2]["held_out"][f"reward/language/{language}"] > found[0]["held_out"][f"reward/language/{language}"]
     assert found[2]["held_out"]["kl"] > found[1]["held_out"]["kl"] > 0
     assert "Rewards of held-out prompts" in output
+    assert "prompt 31 is longer than EngineConfig.max_length allows, and is left out" in output
+    assert found[1]["left_out"]["too few answers that can be judged"] >= 1
     trained = {record["row"] for number in (1, 2) for record in records(run_dir, number, "scored.jsonl")}
     assert trained.isdisjoint(record["row"] for record in records(run_dir, 0, "held_out.jsonl"))
+
+
+def test_a_policy_gradient_raises_held_out_rewards_too(workplace):
+    """All answers with their advantages, which add up to nothing for each prompt but for what the divergence takes."""
+    run_dir = workplace / "gradient"
+    file = tuning.ROOT / "gin" / "train" / "policy_gradient.gin"
+    small_run.run(*command(workplace, "gradient", file, "--gin.OnlineConfig.rounds=1", "--gin.LEARNING_RATE=0.003"))
+    found = summaries(run_dir)[1]
+    assert found["change"]["low"] > 0
+    rows = records(run_dir, 1, "trained.jsonl")
+    assert len(rows) == found["rows"]
+    by_prompt = {}
+    for row in rows:
+        by_prompt.setdefault(row["row"], []).append(row)
+    for of_prompt in by_prompt.values():
+        assert 2 <= len(of_prompt) <= 4
+        assert abs(sum(row["value"] for row in of_prompt)) < 1e-9
+        # At round 1 the model is the reference: rewards alone decide.
+        rewards = [
+            sum(map(str.isdigit, row["answer"][0]["content"])) / len(row["answer"][0]["content"]) for row in of_prompt
+        ]
+        expected = [r - (sum(rewards) - r) / (len(rewards) - 1) for r in rewards]
+        np.testing.assert_allclose([row["value"] for row in of_prompt], expected, atol=1e-3)
+    trained = [json.loads(line) for line in (run_dir / "rounds" / "01" / "train" / "metrics.jsonl").open()]
+    assert {"advantage", "clip_ratio", "kl/language/de"} <= trained[0].keys()
+    assert trained[0]["kl"] == pytest.approx(0, abs=1e-5)
 
 
 def test_pairs_are_the_best_and_the_worst_answers(whole):
     run_dir, _ = whole
     by_row = {record["row"]: record["answers"] for record in records(run_dir, 1, "scored.jsonl")}
-    pairs = records(run_dir, 1, "pairs.jsonl")
-    assert len(pairs) == summaries(run_dir)[1]["pairs"] > 5
+    pairs = records(run_dir, 1, "trained.jsonl")
+    assert len(pairs) == summaries(run_dir)[1]["rows"] > 5
     for pair in pairs:
         judged = [answer for answer in by_row[pair["row"]] if answer["reward"] is not None]
         rewards = {answer["text"]: answer["reward"] for answer in judged}

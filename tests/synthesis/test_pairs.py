@@ -13,7 +13,7 @@ from aya_jax.data import store
 from aya_jax.data.chat import Message
 from aya_jax.synthesis.answers import Asked, of_round
 from aya_jax.synthesis.config import PromptsConfig
-from aya_jax.synthesis.pairs import choose, store_pairs
+from aya_jax.synthesis.pairs import choose, store_rows
 from tests.training import tuning
 
 
@@ -27,7 +27,7 @@ def record(*scored, language="en"):
 
 def test_the_best_and_the_worst_are_a_pair():
     found = choose([asked(7, "de")], [record(("a", 0.5), ("b", 2.0), ("c", -1.0), ("d", 1.0), language="de")], 0.0)
-    (pair,) = found.pairs
+    (pair,) = found.rows
     assert pair == {
         "prompt": [{"role": "user", "content": "7?"}],
         "chosen": [{"role": "assistant", "content": "b"}],
@@ -50,7 +50,7 @@ def test_the_best_and_the_worst_are_a_pair():
 )
 def test_prompts_without_a_pair_are_counted_by_reason(scored, reason):
     found = choose([asked()], [record(*scored)], 0.5)
-    assert (found.pairs, found.left_out) == ([], {reason: 1})
+    assert (found.rows, found.left_out) == ([], {reason: 1})
 
 
 @settings(deadline=None)
@@ -58,7 +58,7 @@ def test_prompts_without_a_pair_are_counted_by_reason(scored, reason):
     st.lists(st.tuples(st.text("abc", min_size=1, max_size=2), st.none() | st.floats(-3, 3)), min_size=2, max_size=6)
 )
 def test_no_answer_is_better_than_the_chosen_or_worse_than_the_rejected(scored):
-    for pair in choose([asked()], [record(*scored)], 0.0).pairs:
+    for pair in choose([asked()], [record(*scored)], 0.0).rows:
         rewards = [reward for _, reward in scored if reward is not None]
         sides = [pair[side][0]["content"] for side in ("chosen", "rejected")]
         assert (sides[0], max(rewards)) in scored
@@ -80,10 +80,10 @@ def test_stores_are_by_language_and_too_few_pairs_are_refused(tmp_path):
     scored = [record((f"good {n}", 1.0 + n), ("bad", 0.0), language="de" if n % 3 else "ar") for n in range(30)]
     questions = [asked(n, each["language"]) for n, each in enumerate(scored)]
     chosen = choose(questions, [*scored[:-1], record(("x", 1.0), ("y", 0.0), language="zh")], 0.0)
-    chosen.pairs[-1]["language"] = "zh"
-    folder = store_pairs(chosen, tmp_path, str(tmp_path / "tokenizer"), 100)
+    chosen.rows[-1]["language"] = "zh"
+    folder = store_rows(chosen, tmp_path, str(tmp_path / "tokenizer"), 100)
     assert store.names(str(folder)) == ("online_ar", "online_de")  # one pair of zh cannot be both learnt and held out
-    assert len((tmp_path / "pairs.jsonl").read_text().splitlines()) == 30
+    assert len((tmp_path / "trained.jsonl").read_text().splitlines()) == 30
     for language, count in (("ar", 10), ("de", 19)):
         opened = [
             store.TokenStore.open(store.store_path(str(folder), f"online_{language}", split))
@@ -93,8 +93,8 @@ def test_stores_are_by_language_and_too_few_pairs_are_refused(tmp_path):
         assert opened[0].manifest.language == language
         values = {float(value) for each in opened for value in each.values()}
         assert values == {
-            json.loads(line)["margin"] for line in (tmp_path / "pairs.jsonl").open() if f'"{language}"' in line
+            json.loads(line)["margin"] for line in (tmp_path / "trained.jsonl").open() if f'"{language}"' in line
         }
     few = choose([asked(0), asked(1)], [record(("a", 1.0), ("b", 0.0)), record(("a", 1.0), ("b", 1.0))], 0.0)
-    with pytest.raises(UserError, match=r"1 pairs, which are too few to train on \(all answers equally good: 1\)"):
-        store_pairs(few, tmp_path / "few", str(tmp_path / "tokenizer"), 100)
+    with pytest.raises(UserError, match=r"1 rows, which are too few to train on \(all answers equally good: 1\)"):
+        store_rows(few, tmp_path / "few", str(tmp_path / "tokenizer"), 100)

@@ -209,7 +209,7 @@ def test_contradictions_are_refused_by_name(workplace, recipe, bindings, problem
         (
             "pretrain",
             "{'pairs_*': 1.0}",
-            "has pairs of answers, and TrainConfig.objective = None learns from single ones",
+            "has pairs of answers, and TrainConfig.objective learns from single ones",
         ),
     ],
 )

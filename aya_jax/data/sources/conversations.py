@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from aya_jax.data.sources.messages import Message, Turns, find_problem, from_columns, from_hh, from_list, is_hh
-from aya_jax.data.sources.preferences import preference
+from aya_jax.data.sources.preferences import preference, scored
 from aya_jax.data.sources.record import BadRecord, Record, Source, keep_good, missing_field
 
 # Columns of question and answer, the first that a record has: aya_dataset, aya_collection and aya_evaluation_suite;
@@ -38,7 +38,7 @@ class ConversationSource:
 
     Attributes:
       records_of: reads the records with all of their fields (`text_field` None).
-      form: "chat", or "preference": a prompt with a chosen and a rejected answer.
+      form: "chat"; "preference": a prompt with a chosen and a rejected answer; "scored": a prompt with an answer and its value.
       turns: role and field of each turn, in order, where the layout is none of the usual ones; fields of one role that follow
         each other are one turn of several paragraphs.
       where: fields and the values that they must have, or hold where they are lists; other records are left out.
@@ -47,7 +47,7 @@ class ConversationSource:
     """
 
     records_of: Source
-    form: Literal["chat", "preference"] = "chat"
+    form: Literal["chat", "preference", "scored"] = "chat"
     turns: Turns = ()
     where: tuple[tuple[str, str], ...] = ()
     among: tuple[str, tuple[str, ...]] | None = None
@@ -140,5 +140,5 @@ def _chat(fields: Mapping[str, Any], turns: Turns) -> dict[str, Any] | str:
     return problem or {"messages": messages}
 
 
-_CONTENT = {"chat": _chat, "preference": preference}
-_SAID = {"chat": "conversations", "preference": "preferences"}
+_CONTENT = {"chat": _chat, "preference": preference, "scored": scored}
+_SAID = {"chat": "conversations", "preference": "preferences", "scored": "scored answers"}

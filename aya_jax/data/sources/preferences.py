@@ -1,6 +1,6 @@
-"""Pairs of answers, one preferred to the other, from records of the usual layouts.
+"""Judged answers: pairs, one preferred to the other, from records of the usual layouts, and single ones with a value.
 
-Every record becomes `{"prompt": [...], "chosen": [...], "rejected": [...]}`, lists of messages, and `"margin"` where the
+Every pair becomes `{"prompt": [...], "chosen": [...], "rejected": [...]}`, lists of messages, and `"margin"` where the
 record says by how much.
 """
 
@@ -118,3 +118,18 @@ def _margin(fields: Mapping[str, Any]) -> float | str | None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return f"field {name!r} is {value!r}, not a finite number"
     return float(values[0] if len(values) == 1 else values[0] - values[1])
+
+
+def scored(fields: Mapping[str, Any], turns: Turns = ()) -> dict[str, Any] | str:
+    """The document of a judged answer (`prompt` and `answer`, lists of messages, and `value`), or what is wrong with it."""
+    del turns
+    prompt, answer = (from_list(fields.get(name), name) for name in ("prompt", "answer"))
+    problem = next((each for each in (prompt, answer) if isinstance(each, str)), None) or find_problem(
+        [*prompt, *answer]
+    )
+    if problem is not None:
+        return problem
+    value = fields.get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return f"field 'value' is {value!r}, not a finite number"
+    return {"prompt": prompt, "answer": answer, "value": float(value)}
