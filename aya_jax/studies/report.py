@@ -11,7 +11,7 @@ from rich.console import Console
 
 from aya_jax.config import Resolved
 from aya_jax.config.files import write_atomic
-from aya_jax.studies import figures, findings, palette, runs, tables
+from aya_jax.studies import figures, findings, judged, palette, runs, tables
 from aya_jax.studies.comparison import Comparison, compare
 from aya_jax.studies.config import AnalysisConfig, ReportConfig
 from aya_jax.studies.curves import families
@@ -112,6 +112,7 @@ def _sections(record: runs.StudyRecord, comparison: Comparison | None) -> list[S
             "Every variant" if len(record.models) > 1 else "The run",
             (tables.variants_table(record, comparison),),
         ),
+        _section_of("pairs", "Held-out pairs", judged.pairs_table(record.runs)),
         _section_of("tokens", "Token ledger", tables.ledger_table(record.runs)),
         _section_of("configurations", "Differences in configuration", tables.differences_in_configuration(record.runs)),
         _section_of("profile", "Where the time went", tables.profile_table(record.runs)),
@@ -173,7 +174,10 @@ def _share_caption(comparison: Comparison) -> str:
 
 def _curves_caption(comparison: Comparison | None) -> str:
     if comparison is None or len(comparison.groups) == 1:
-        return "The training loss is in nats per token of the mixture; validation is over held-out documents."
+        return (
+            "The training loss is in nats per token of the mixture (of a run of preferences or rewards, per pair); validation is "
+            "over held-out documents."
+        )
     several = any(len(group.models) > 1 for group in comparison.groups)
     lines = "Each line is one seed, each colour one variant. " if several else "Each colour is one variant. "
     return (

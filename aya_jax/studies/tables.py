@@ -122,13 +122,15 @@ def variants_table(record: StudyRecord, comparison: Comparison | None) -> Table:
         Column("variant", numeric=False),
         Column("steps"),
         Column("tokens"),
-        Column("training loss", hint="nats per token, last record"),
+        Column("training loss", hint="nats per token or per pair, last record"),
         *(Column(f"{measure.title.lower()} bits/byte") for measure in overall),
         Column("time"),
         Column("tokens/s"),
     )
     title = "Every variant" if len(record.models) > 1 else "The run"
-    caption = "Last values; the training loss is in nats per token, over the mixture."
+    caption = (
+        "Last values; the training loss is in nats per token (of preferences and rewards, per pair), over the mixture."
+    )
     return Table("variants", title, caption, columns, tuple(rows))
 
 

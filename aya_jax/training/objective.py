@@ -65,8 +65,8 @@ def check_stores(config: TrainConfig, loader: BatchLoader) -> None:
         if paired and not learns_pairs:
             raise UserError(
                 f"{opened.directory}: task {name} has pairs of answers, and TrainConfig.objective learns from single "
-                "ones: bind @PreferenceConfig() or @RewardConfig(), or prepare the chosen answers as conversations (TaskConfig.form = "
-                "'chat', TaskConfig.turns)"
+                "ones: bind @PreferenceConfig() or @RewardConfig(), or prepare the chosen answers as conversations "
+                "(TaskConfig.form = 'chat', TaskConfig.turns)"
             )
         if not paired and learns_pairs:
             raise UserError(

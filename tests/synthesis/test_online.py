@@ -112,6 +112,7 @@ def test_held_out_rewards_rise_against_the_model_as_it_came(whole):
     assert trained.isdisjoint(record["row"] for record in records(run_dir, 0, "held_out.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_policy_gradient_raises_held_out_rewards_too(workplace):
     """All answers with their advantages, which add up to nothing for each prompt but for what the divergence takes."""
     run_dir = workplace / "gradient"
@@ -168,7 +169,9 @@ def test_each_round_answers_with_the_weights_of_the_one_before(workplace, whole)
             assert np.abs(np.subtract(other.score(*zip(*[(p, t) for p, t, _ in said], strict=True)), found)).max() > 0.1
 
 
-@pytest.mark.parametrize("moment", ["answers.jsonl.partial", "train/checkpoints/4"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("answers.jsonl.partial", marks=pytest.mark.slow), "train/checkpoints/4"]
+)
 def test_killed_and_resumed_is_the_same_run(workplace, whole, moment):
     name = f"killed-{moment.split('/')[0]}"
     process = small_run.start(*command(workplace, name))
@@ -184,6 +187,7 @@ def test_killed_and_resumed_is_the_same_run(workplace, whole, moment):
         assert found[key].tobytes() == value.tobytes(), key
 
 
+@pytest.mark.slow
 def test_done_rounds_are_not_done_again_and_more_can_be_added(workplace, whole):
     copy = workplace / "more"
     shutil.copytree(whole[0], copy)

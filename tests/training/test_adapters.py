@@ -138,6 +138,7 @@ def test_eight_devices_give_what_one_does(workplace, tuned):
     assert losses(workplace / "eight")[0] == pytest.approx(losses(tuned)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_reward_model_may_be_an_adapter_with_a_head(workplace):
     small_run.run(*command(workplace, "reward", "reward"))
     found = find_model(workplace / "reward", pytest.fail)

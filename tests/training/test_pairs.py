@@ -18,7 +18,7 @@ from aya_jax.models.transformer import Transformer
 from aya_jax.training.config import TrainConfig
 from tests.training import process_pair, small_run, tuning
 
-STEPS = 16
+STEPS = 12
 RECIPES = ("dpo", "reward")
 ACCURACY = {"dpo": "rewards/accuracies", "reward": "accuracy"}
 # A preference that can be learnt: digits are better than words, whatever was asked and however long the answer is.
@@ -57,7 +57,7 @@ def workplace(tmp_path_factory):
 def command(workplace, recipe, name, *more):
     return (
         *("train", workplace / f"{recipe}.gin", f"--gin.RUN_DIR={workplace / name}", tuning.SEARCH),
-        *(f"--gin.MODEL_DIR={workplace / 'base'}", "--gin.ValidationConfig.every=8", *more),
+        *(f"--gin.MODEL_DIR={workplace / 'base'}", "--gin.ValidationConfig.every=6", *more),
     )
 
 

@@ -25,7 +25,7 @@ SEQUENCE_LENGTH = {length}
 LEARNING_RATE = 0.01
 TrackingConfig.every = 1
 TrackingConfig.tensorboard = False
-TrackingConfig.compilation_cache = '{folder}/compiled'
+TrackingConfig.compilation_cache = '{compiled}'
 CheckpointConfig.every = 2
 """
 
@@ -67,5 +67,7 @@ def write_run(folder: Path, recipe: str, *, mixture: dict, vocab_size: int, step
         "steps": steps,
         "length": length,
     }
-    file.write_text(RUN.format(folder=folder, shape=small_run.SHAPE, **values))
+    # One for all tests of a session: most of their programs are the same.
+    compiled = folder.parents[1] / "compiled"
+    file.write_text(RUN.format(folder=folder, shape=small_run.SHAPE, compiled=compiled, **values))
     return file
