@@ -175,8 +175,8 @@ def _share_caption(comparison: Comparison) -> str:
 def _curves_caption(comparison: Comparison | None) -> str:
     if comparison is None or len(comparison.groups) == 1:
         return (
-            "The training loss is in nats per token of the mixture (of a run of preferences or rewards, per pair); validation is "
-            "over held-out documents."
+            "The training loss is in nats per token of the mixture (of preferences and rewards, per pair); validation is over "
+            "held-out documents."
         )
     several = any(len(group.models) > 1 for group in comparison.groups)
     lines = "Each line is one seed, each colour one variant. " if several else "Each colour is one variant. "

@@ -11,6 +11,7 @@ from scipy import stats
 
 from aya_jax.synthesis.answers import Record
 
+_BY_LANGUAGE = "reward/language/"
 _BINS = 10
 _LONGER, _SHORTER = 1.5, 0.5
 _REPEATED = 0.5
@@ -48,7 +49,7 @@ def describe(records: Sequence[Record], reference: Sequence[float] | None = None
         own = [
             a["reward"] for r in records if r["language"] == language for a in r["answers"] if a["reward"] is not None
         ]
-        found[f"reward/language/{language}"] = _mean(own)
+        found[f"{_BY_LANGUAGE}{language}"] = _mean(own)
     return found
 
 
@@ -93,9 +94,21 @@ def warnings(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{now['finished']:.0%} of the answers come to an end, {first['finished']:.0%} did: raise the penalty"
         )
+    if _rose(first, now, "reward"):
+        for name in sorted(key for key in now if key.startswith(_BY_LANGUAGE)):
+            if _rose(now, first, name):
+                language = name.removeprefix(_BY_LANGUAGE)
+                found.append(
+                    f"the reward of {language} has fallen from {first[name]:.3f} to {now[name]:.3f} while it rose over all"
+                )
     if now.get("kl", 0.0) > _FAR:
         found.append(f"the model is {now['kl']:.0f} nats an answer from where it began: raise PreferenceConfig.beta")
     return found
+
+
+def _rose(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> bool:
+    ends = before.get(name), after.get(name)
+    return None not in ends and ends[1] > ends[0]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -2,7 +2,7 @@
 
     RUN_DIR/rounds/00/held_out.jsonl, summary.json            the model as it came: the control of all rounds
     RUN_DIR/rounds/01/answers.jsonl, scored.jsonl, trained.jsonl, stores/, train/, held_out.jsonl, summary.json
-    RUN_DIR/rounds.json                                       the summaries together
+    RUN_DIR/rounds.json, rounds.svg                           the summaries together, and as a picture
 
 Weights go from training to the engine on the devices. Each step leaves a file when it is done, and is not done again.
 """
@@ -35,6 +35,7 @@ from aya_jax.synthesis import answers, diagnostics, pairs
 from aya_jax.synthesis.answers import Asked, Record
 from aya_jax.synthesis.config import OnlineConfig
 from aya_jax.synthesis.reward_scorer import LogProbScorer
+from aya_jax.synthesis.rounds_figure import draw
 from aya_jax.synthesis.scorers import Scorer, open_scorer
 from aya_jax.training import environment
 from aya_jax.training.config import TrainConfig
@@ -61,6 +62,7 @@ def run(resolved: Resolved[OnlineConfig]) -> None:
         rounds = Rounds(config, prompts, mesh, console)
         summaries = [rounds.summary(number) for number in range(config.rounds + 1)]
         write_atomic(Path(config.run_dir) / "rounds.json", json.dumps(summaries, indent=1) + "\n")
+        write_atomic(Path(config.run_dir) / "rounds.svg", draw(summaries))
     show(console, summaries)
     console.print(f"The model: {rounds.folder(config.rounds) / 'train'}", highlight=False, soft_wrap=True)
 

@@ -74,10 +74,15 @@ def test_a_prompt_without_a_judged_answer_is_no_change():
         ({"duplicates": 0.7}, "70% of the answers repeat"),
         ({"finished": 0.5}, "50% of the answers come to an end, 80% did"),
         ({"kl": 80.0}, "80 nats an answer"),
+        (
+            {"reward": 0.6, "reward/language/de": 0.1},
+            "the reward of de has fallen from 0.200 to 0.100 while it rose over all",
+        ),
     ],
 )
 def test_signs_of_a_reward_that_is_gamed(now, said):
-    first = {"tokens": 20.0, "duplicates": 0.1, "finished": 0.8}
+    by_language = {"reward": 0.5, "reward/language/de": 0.2, "reward/language/en": None}
+    first = {"tokens": 20.0, "duplicates": 0.1, "finished": 0.8} | by_language
     assert warnings(first, first | {"kl": 1.0}) == []
     (found,) = warnings(first, first | now)
     assert said in found

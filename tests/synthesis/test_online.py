@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -106,6 +107,7 @@ def test_held_out_rewards_rise_against_the_model_as_it_came(whole):
         assert found[2]["held_out"][f"reward/language/{language}"] > found[0]["held_out"][f"reward/language/{language}"]
     assert found[2]["held_out"]["kl"] > found[1]["held_out"]["kl"] > 0
     assert "Rewards of held-out prompts" in output
+    assert ElementTree.parse(run_dir / "rounds.svg").getroot().tag.endswith("svg")
     assert "prompt 31 is longer than EngineConfig.max_length allows, and is left out" in output
     assert found[1]["left_out"]["too few answers that can be judged"] >= 1
     trained = {record["row"] for number in (1, 2) for record in records(run_dir, number, "scored.jsonl")}
