@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +15,17 @@ from aya_jax.config.errors import UserError
 from aya_jax.kernels import cross_entropy
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
 from aya_jax.models.describe import activation_bytes_per_token
+from aya_jax.models.low_rank import AdaptedModel
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MESH_AXES, LogicalAxes, MeshAxes
 from aya_jax.planning.targets import Chip
 from aya_jax.training.config import OptimizerConfig, TrainConfig
+from aya_jax.training.objective import base_model, make_model
 from aya_jax.training.optimizer import make_optimizer
-from aya_jax.training.state import fresh_state
+from aya_jax.training.state import Model, fresh_state
 
-# tokens, targets, segment_ids, positions, task_ids: int32; loss_weights: float32.
-BATCH_BYTES_PER_TOKEN = 24
+# tokens, targets, segment_ids, positions, task_ids: int32; loss_weights, and what an objective reads beside: float32.
+_FIELDS, _FIELD_BYTES = 6, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Estimate:
       parameters: the weights; exact.
       optimizer: the optimizer's moments; exact.
       batch: one batch; exact.
-      gradients: one per parameter, and float32 sums of them where a batch is computed in parts.
+      gradients: one per parameter that is trained, and float32 sums of them where a batch is computed in parts.
       activations: what the layers keep for the backward pass.
       layer: one layer at work: what lies between its input and its output, and its weights, gathered and cast.
       table: the token table, gathered and cast: compilers gather it ahead, while layers are at work. Twice on TPUs whose two
@@ -116,15 +119,18 @@ def estimate(config: TrainConfig, devices: int, chip: Chip | None = None) -> Est
       UserError: as `shares`, or a parameter's dim does not divide over the mesh.
     """
     share = shares(config, devices, chip)
-    parameters, moments = state_bytes(config, share.mesh)
+    state = state_bytes(config, share.mesh)
     model, precision = config.model, config.precision
-    width, param_width = jnp.dtype(precision.compute).itemsize, jnp.dtype(precision.params).itemsize
-    sums = 4 * parameters // param_width if config.accumulation > 1 else 0
+    width = jnp.dtype(precision.compute).itemsize
+    trained_width = jnp.dtype(precision.params).itemsize if config.adapter is None else 4
+    sums = 4 * state.trained // trained_width if config.accumulation > 1 else 0
     kept = activation_bytes_per_token(model, precision) * share.tokens / share.residual
     whole = PrecisionConfig(params=precision.params, compute=precision.compute, remat="none")
     one_layer = activation_bytes_per_token(model, whole) / model.num_layers * share.tokens / share.tensor
-    weights = layer_parameters(model) * (width + 4) / share.tensor  # cast, and a float32 gradient
+    # Cast, and a float32 gradient of what is trained.
+    weights = layer_parameters(model) * (width + (4 if config.adapter is None else 0)) / share.tensor
     rows = model.vocab_size / share.tensor
+    more = len(config.objective.fields) if config.objective else 0
     chosen = loss_implementation(config, share)
     tile = share.tokens if chosen == "dense" else min(share.tokens, cross_entropy.TILE_LOGITS / rows)
     if chosen == "pallas_tpu":
@@ -132,10 +138,10 @@ def estimate(config: TrainConfig, devices: int, chip: Chip | None = None) -> Est
     else:
         logits = tile * rows * (4 + 4 + width) + 4 * rows * model.embed_dim
     return Estimate(
-        parameters=parameters,
-        optimizer=moments,
-        batch=int(BATCH_BYTES_PER_TOKEN * share.tokens * config.accumulation),
-        gradients=parameters + sums,
+        parameters=state.parameters,
+        optimizer=state.moments,
+        batch=int(_FIELD_BYTES * (_FIELDS + more) * share.tokens * config.accumulation),
+        gradients=state.trained + sums,
         activations=int(kept),
         layer=int(2 * one_layer + weights),
         table=int(rows * model.embed_dim * width * (chip.cores_in_name if chip else 1)),
@@ -154,36 +160,53 @@ def loss_implementation(config: TrainConfig, share: Shares) -> str:
     )
 
 
-def state_bytes(config: TrainConfig, mesh: Mapping[str, int]) -> tuple[int, int]:
-    """Bytes of the parameters and of the optimizer's moments on one device of a mesh.
+class StateBytes(NamedTuple):
+    """Bytes on one device of a mesh.
+
+    Attributes:
+      parameters: all that the model is computed with.
+      trained: those of them that are trained.
+      moments: the optimizer's, of what is trained.
+    """
+
+    parameters: int
+    trained: int
+    moments: int
+
+
+def state_bytes(config: TrainConfig, mesh: Mapping[str, int]) -> StateBytes:
+    """What a run's state takes on one device of a mesh.
 
     Raises:
       UserError: a parameter's dim does not divide over the mesh.
     """
-    shapes, logical = _parameters(config.model, config.precision)
-    held = sum(
-        _shard_bytes(shape, axes, config.mesh.logical_axes, mesh) for shape, axes in zip(shapes, logical, strict=True)
-    )
-    return held, round(held * _moments_per_parameter_byte(config.model, config.precision, config.optimizer))
+    model = make_model(config)
+    trained = _held(model, config.mesh.logical_axes, mesh)
+    frozen = _held(base_model(model), config.mesh.logical_axes, mesh) if isinstance(model, AdaptedModel) else 0
+    return StateBytes(trained + frozen, trained, round(trained * _moments_per_parameter_byte(model, config.optimizer)))
 
 
 def layer_parameters(model: TransformerConfig) -> int:
     """Parameters of one layer."""
-    shapes, logical = _parameters(model, PrecisionConfig())
+    shapes, logical = _parameters(Transformer(model))
     return sum(s.size for s, axes in zip(shapes, logical, strict=True) if axes[0] == "layers") // model.num_layers
 
 
-@functools.lru_cache(maxsize=64)
-def _parameters(model: TransformerConfig, precision: PrecisionConfig) -> tuple[list[jax.ShapeDtypeStruct], list[tuple]]:
-    transformer = Transformer(model, precision)
-    logical = jax.tree.leaves(transformer.logical_axes(), is_leaf=lambda node: isinstance(node, tuple))
-    return jax.tree.leaves(transformer.shapes()), logical
+def _held(model: Model, rules: LogicalAxes, mesh: Mapping[str, int]) -> int:
+    shapes, logical = _parameters(model)
+    return sum(_shard_bytes(shape, axes, rules, mesh) for shape, axes in zip(shapes, logical, strict=True))
 
 
 @functools.lru_cache(maxsize=64)
-def _moments_per_parameter_byte(model: TransformerConfig, precision: PrecisionConfig, config: OptimizerConfig) -> float:
-    """Bytes of the optimizer's state for each byte of the parameters, beside which it lies."""
-    shapes = Transformer(model, precision).shapes()
+def _parameters(model: Model) -> tuple[list[jax.ShapeDtypeStruct], list[tuple]]:
+    logical = jax.tree.leaves(model.logical_axes(), is_leaf=lambda node: isinstance(node, tuple))
+    return jax.tree.leaves(model.shapes()), logical
+
+
+@functools.lru_cache(maxsize=64)
+def _moments_per_parameter_byte(model: Model, config: OptimizerConfig) -> float:
+    """Bytes of the optimizer's state for each byte of what is trained, beside which it lies."""
+    shapes = model.shapes()
     state = jax.eval_shape(lambda params: fresh_state(params, make_optimizer(config)), shapes)
     moments, whole = (
         sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (state.optimizer, shapes)

@@ -120,12 +120,12 @@ def memory_bytes(config: TrainConfig, share: Shares) -> float:
     between its operations; each part of a batch reads and writes the gradients. What is kept is written and read once.
     """
     model, precision = config.model, config.precision
-    held, moments = state_bytes(config, share.mesh)
+    state = state_bytes(config, share.mesh)
     width = jnp.dtype(precision.compute).itemsize
     passes = 3 if precision.remat == "none" else 4
     weights = parameters.count(model).total * width / share.tensor
     whole = PrecisionConfig(params=precision.params, compute=precision.compute, remat="none")
     between = activation_bytes_per_token(model, whole) / share.tensor
     kept = activation_bytes_per_token(model, precision) / share.residual
-    per_part = passes * weights + 2 * held + share.tokens * (2 * kept + 2 * passes * between)
-    return config.accumulation * per_part + 2 * held + 3 * held + 2 * moments
+    per_part = passes * weights + 2 * state.trained + share.tokens * (2 * kept + 2 * passes * between)
+    return config.accumulation * per_part + 5 * state.trained + 2 * state.moments

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from aya_jax.config import UserError
 from aya_jax.data.batches import BatchLoader
-from aya_jax.interop.model_dir import ModelDir, find_model, load_params, weights_digest
+from aya_jax.interop.model_dir import ModelDir, find_model, load_params, vocabulary_info, weights_digest
 from aya_jax.models.low_rank import AdaptedModel
 from aya_jax.models.reward import HEAD, RewardModel
 from aya_jax.training.checkpoint import Checkpoints
@@ -40,6 +40,8 @@ def start(
         model under its adapter are not those that it has been trained with.
     """
     found = config.initialize_from and find_model(config.initialize_from, console.print)
+    if found:
+        _check_tokenizer(found, loader)
     about = _about(config, found) if found else {}
     like = abstract_state(model, optimizer, shardings)
     restored = checkpoints.restore(like, functools.partial(_check, loader, about))
@@ -83,6 +85,18 @@ def _about(config: TrainConfig, found: ModelDir) -> dict[str, Any]:
         raise UserError(f"{found.path}: a {found.head} model; adapters are trained on models of tokens")
     weights = {"base": str(found.whole), "base_digest": weights_digest(found)}
     return {"adapter": weights | {"scale": config.adapter.scale, "matrices": list(config.adapter.names)}}
+
+
+def _check_tokenizer(found: ModelDir, loader: BatchLoader) -> None:
+    """Refuses token stores in which the model's ids mean something else; of a model without a tokenizer nobody can tell."""
+    if found.tokenizer is None:
+        return
+    own, stored = vocabulary_info(found), loader.vocabulary
+    if own.digest != stored.digest:
+        raise UserError(
+            f"{found.whole}: this model's tokenizer ({own.spec}, {own.size} tokens) is not the one that the token stores were "
+            f"made with ({stored.spec}, {stored.size}); prepare them with VOCABULARY = {found.tokenizer}"
+        )
 
 
 def _check(loader: BatchLoader, about: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

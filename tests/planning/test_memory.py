@@ -17,16 +17,37 @@ from aya_jax.planning.targets import find
 from aya_jax.planning.worker import Job
 from tests.planning.plans import tiny
 
+PAIRS = (
+    "TrainConfig.z_loss=0.0",
+    "TrainConfig.objective=@PreferenceConfig()",
+    "TrainConfig.initialize_from='base'",
+    "DataConfig.packing='documents'",
+    "DataConfig.long_documents='truncate'",
+)
 QUIET = Console(file=io.StringIO())
 
 
-def test_arguments_are_the_compilers():
+@pytest.mark.parametrize("more", [(), PAIRS, (*PAIRS, "TrainConfig.adapter=@AdapterConfig()", "AdapterConfig.rank=4")])
+def test_arguments_are_the_compilers(more):
     """XLA, partitioning the step for eight devices, is given as many bytes as `estimate` says, beside a few scalars."""
-    plan = tiny("h200-8", "MeshConfig.data=2", "MeshConfig.tensor=2")
+    plan = tiny("h200-8", "MeshConfig.data=2", "MeshConfig.tensor=2", *more)
     (answer,) = ask(Job("compile", (plan,)), QUIET, "compiling", 200)
     found, expected = answer["compiled"]["arguments"], estimate(plan.train, 8).arguments
     assert found == pytest.approx(expected, abs=64)
     assert answer["estimate"]["arguments"] == expected
+
+
+def test_an_adapter_takes_what_its_factors_take():
+    """Of each matrix [L, in, out] the factors have L r (in + out) numbers, with two moments; the rest has none."""
+    adapter = ("TrainConfig.adapter=@AdapterConfig()", "AdapterConfig.rank=4", "TrainConfig.initialize_from='base'")
+    whole, adapted = (
+        estimate(tiny("h200-8", "MeshConfig.fsdp=1", "MeshConfig.data=8", *more).train, 8) for more in ((), adapter)
+    )
+    sides = 64 * (2 + 2) + 64 + 32 + 64 + 32 + 3 * (64 + 128)  # query and output, key and value, gate, up and down
+    numbers = 4 * 4 * sides
+    assert adapted.parameters - whole.parameters == 4 * numbers
+    assert adapted.gradients == 4 * numbers
+    assert adapted.optimizer == pytest.approx(8 * numbers, abs=8)
 
 
 def test_shares_of_a_mesh():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
@@ -220,3 +221,22 @@ def test_stores_of_another_kind_are_refused(workplace, recipe, mixture, problem)
     assert code == 1
     assert problem in " ".join(output.split())
     shutil.rmtree(workplace / "refused", ignore_errors=True)
+
+
+def test_stores_of_another_tokenizer_than_the_model_s_are_refused(workplace, tmp_path):
+    """The same template and as many tokens, of which two have changed places."""
+    stores = tmp_path / "stores"
+    tuning.write_tokenizer(tmp_path / "tokenizer")
+    file = tmp_path / "tokenizer" / "tokenizer.json"
+    known = json.loads(file.read_text())
+    vocab = known["model"]["vocab"]
+    one, other = list(vocab)[-2:]
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    file.write_text(json.dumps(known))
+    task = TaskConfig(name="pairs_en", language="en", form="preference", files=(str(workplace / "pairs_en.jsonl"),))
+    tuning.prepare_tasks(tmp_path, task)
+    code, output = small_run.finish(
+        small_run.start(*command(workplace, "reward", "refused-too", f"--gin.STORE_DIR={stores}"))
+    )
+    assert code == 1
+    assert "this model's tokenizer" in " ".join(output.split())
