@@ -1,11 +1,14 @@
-"""The report's table of held-out judged answers: how well runs of preferences and rewards tell them apart, by language."""
+"""The report's tables of judged answers: held-out pairs that runs tell apart, and what online rounds have gained."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aya_jax.studies.runs import TrainingRun
+from scipy import stats
+
+from aya_jax.studies.runs import StudyRecord, TrainingRun, read_json
 from aya_jax.studies.tables import Cell, Column, Table
 
 # Accuracy and margin, as the objectives call them.
@@ -46,4 +49,51 @@ def _row(run: str, what: str, record: Mapping[str, Any], prefix: str, accuracy: 
         Cell(f"{record[prefix + accuracy]:.1%}", f"{low:.1%} to {high:.1%}"),
         Cell(f"{record[prefix + margin]:.4f}"),
         Cell(f"{record[prefix + 'pairs']:,}"),
+    )
+
+
+def rounds_table(record: StudyRecord) -> Table | None:
+    """Every online run's rounds, and where there are several runs what they gained together; None where no run has ended."""
+    jobs = [job for job in record.plan.get("jobs", ()) if job["verb"] == "online"]
+    files = {job["key"]: record.directory / job["directory"] / "rounds.json" for job in jobs}
+    found = {name: read_json(file) for name, file in files.items() if file.is_file()}
+    if not found:
+        return None
+    rows = [_round_row(name if not each["round"] else "", each) for name, rounds in found.items() for each in rounds]
+    if len(found) > 1:
+        for number in range(1, min(map(len, found.values()))):
+            gains = [rounds[number]["change"]["mean"] for rounds in found.values()]
+            half = stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+            mean = statistics.fmean(gains)
+            cells = (Cell(f"{mean:+.4f}", f"{mean - half:+.4f} to {mean + half:+.4f}"), Cell(""), Cell(""), Cell(""))
+            rows.append(
+                (Cell(f"mean of {len(gains)} runs" if number == 1 else ""), Cell(f"{number}"), Cell(""), *cells)
+            )
+    columns = (
+        Column("run", numeric=False),
+        Column("round"),
+        Column("reward", hint="mean over held-out prompts"),
+        Column("change", hint="against the model as it came, prompt by prompt"),
+        Column("KL", hint="nats an answer from the model as it came"),
+        Column("tokens", hint="mean length of an answer"),
+        Column("trained on", hint="pairs, or answers"),
+    )
+    caption = (
+        "Rewards of answers to held-out prompts; round 0 is the model as it came. Intervals are 95 %: of a run over prompts, of "
+        "several over runs (Student's t)."
+    )
+    return Table("rounds", "Online rounds", caption, columns, tuple(rows))
+
+
+def _round_row(run: str, summary: Mapping[str, Any]) -> tuple[Cell, ...]:
+    held_out, change = summary["held_out"], summary.get("change")
+    gained = Cell(f"{change['mean']:+.4f}", f"{change['low']:+.4f} to {change['high']:+.4f}") if change else Cell("")
+    return (
+        Cell(run),
+        Cell(str(summary["round"])),
+        Cell(f"{held_out['reward']:.4f}"),
+        gained,
+        Cell(f"{held_out['kl']:.2f}" if "kl" in held_out else ""),
+        Cell(f"{held_out['tokens']:.1f}"),
+        Cell(f"{summary['rows']:,}" if "rows" in summary else ""),
     )

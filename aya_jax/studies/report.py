@@ -113,6 +113,7 @@ def _sections(record: runs.StudyRecord, comparison: Comparison | None) -> list[S
             (tables.variants_table(record, comparison),),
         ),
         _section_of("pairs", "Held-out pairs", judged.pairs_table(record.runs)),
+        _section_of("rounds", "Online rounds", judged.rounds_table(record)),
         _section_of("tokens", "Token ledger", tables.ledger_table(record.runs)),
         _section_of("configurations", "Differences in configuration", tables.differences_in_configuration(record.runs)),
         _section_of("profile", "Where the time went", tables.profile_table(record.runs)),

@@ -16,6 +16,7 @@ from rich.progress import track
 from aya_jax.config import UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.data.chat import Message
+from aya_jax.data.mixture import permutation
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.journal import Journal
 from aya_jax.inference.local import LocalGenerator
@@ -45,7 +46,7 @@ class Asked:
 
 
 def read_prompts(config: PromptsConfig) -> list[Asked]:
-    """All prompts of the file.
+    """All prompts of the file, in the order of `PromptsConfig.seed`.
 
     Raises:
       UserError: rows are wrong, or there are none left to train on.
@@ -56,7 +57,8 @@ def read_prompts(config: PromptsConfig) -> list[Asked]:
             f"{config.file}: {len(rows)} rows, and {config.held_out} are held out (PromptsConfig.held_out), so that none is "
             "left to train on"
         )
-    return [_asked(number, row, config) for number, row in enumerate(rows)]
+    order = permutation(f"prompts:{config.seed}", len(rows))
+    return [_asked(number, rows[number], config) for number in order.tolist()]
 
 
 def _asked(number: int, row: Row, config: PromptsConfig) -> Asked:

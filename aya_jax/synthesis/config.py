@@ -21,8 +21,9 @@ class PromptsConfig:
       file: JSONL of rows with `prompt` or `messages`; bind INPUT.
       language_field: the field with a row's language, by which results are told apart.
       language: of rows without it.
-      held_out: the file's first so many rows are never trained on; answers to them measure every round.
-      per_round: rows whose answers one round is trained on; rounds go on through the file, and begin again at its end.
+      held_out: so many rows are never trained on; answers to them measure every round.
+      per_round: rows whose answers one round is trained on; rounds go on through the rows, and begin again at their end.
+      seed: rows are taken in an order that follows from it; the first are those held out.
     """
 
     file: str
@@ -30,6 +31,7 @@ class PromptsConfig:
     language: str = "und"
     held_out: int = 64
     per_round: int = 256
+    seed: int = 0
 
     def validate(self) -> Iterator[Problem]:
         """Yields a missing file and numbers out of range."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from aya_jax.studies.judged import pairs_table
-from aya_jax.studies.runs import TrainingRun
+from aya_jax.studies.judged import pairs_table, rounds_table
+from aya_jax.studies.runs import StudyRecord, TrainingRun
 
 
 def measured(step, accuracy, margin, pairs, names=("rewards/accuracies", "rewards/margins"), languages=()):
@@ -52,3 +55,29 @@ def test_the_first_and_the_last_measurement_and_the_last_by_language():
 @pytest.mark.parametrize("runs", [[], [run("text", {"step": 10, "loss": 2.0})]])
 def test_without_pairs_there_is_no_table(runs):
     assert pairs_table(runs) is None
+
+
+def summary(number, reward, gained=None):
+    found = {"round": number, "held_out": {"reward": reward, "tokens": 30.0} | ({"kl": 1.5} if number else {})}
+    change = {"mean": gained, "low": gained - 0.1, "high": gained + 0.1} if number else None
+    return found | ({"change": change, "rows": 60} if number else {})
+
+
+def test_rounds_of_several_runs_and_what_they_gained_together(tmp_path):
+    gains = {"online/seed_1": [0.2, 0.3], "online/seed_2": [0.25, 0.5], "online/seed_3": [0.3, 0.1]}
+    jobs = [{"key": key, "verb": "online", "directory": key} for key in [*gains, "online/seed_4"]]
+    for key, values in gains.items():
+        (tmp_path / key).mkdir(parents=True)
+        rounds = [summary(0, 0.1), *(summary(n, 0.1 + gained, gained) for n, gained in enumerate(values, 1))]
+        (tmp_path / key / "rounds.json").write_text(json.dumps(rounds))
+    record = StudyRecord(tmp_path, {"jobs": [*jobs, {"key": "sft", "verb": "train", "directory": "sft"}]}, {}, [], [])
+    rows = [[cell.plain for cell in row] for row in rounds_table(record).rows]
+    assert rows[:3] == [
+        ["online/seed_1", "0", "0.1000", "", "", "30.0", ""],
+        ["", "1", "0.3000", "+0.2000 +0.1000 to +0.3000", "1.50", "30.0", "60"],
+        ["", "2", "0.4000", "+0.3000 +0.2000 to +0.4000", "1.50", "30.0", "60"],
+    ]
+    low, high = stats.t.interval(0.95, 2, 0.3, np.std([0.3, 0.5, 0.1], ddof=1) / np.sqrt(3))
+    assert rows[-2][:2] == ["mean of 3 runs", "1"]
+    assert rows[-1] == ["", "2", "", f"+0.3000 {low:+.4f} to {high:+.4f}", "", "", ""]
+    assert rounds_table(StudyRecord(tmp_path, {"jobs": jobs[3:]}, {}, [], [])) is None

@@ -30,7 +30,7 @@ SPOKEN = [
     for n in range(160)
 ]
 PROMPTS = [{"prompt": f"{n} and {n % 5}?", "lang": ("en", "de")[n % 2]} for n in range(60)]
-PROMPTS[30]["prompt"] = "and " * 80  # too long for the engine
+PROMPTS[13]["prompt"] = "and " * 80  # too long for the engine
 PAIRS = [{"prompt": f"{n}?", "chosen": str(n) * (1 + n % 3), "rejected": WORDS[n % 3] * (1 + n % 2)} for n in range(90)]
 ONLINE = """
 OnlineConfig.scorer = @RewardFunctionConfig()
@@ -108,7 +108,7 @@ def test_held_out_rewards_rise_against_the_model_as_it_came(whole):
     assert found[2]["held_out"]["kl"] > found[1]["held_out"]["kl"] > 0
     assert "Rewards of held-out prompts" in output
     assert ElementTree.parse(run_dir / "rounds.svg").getroot().tag.endswith("svg")
-    assert "prompt 31 is longer than EngineConfig.max_length allows, and is left out" in output
+    assert "prompt 14 is longer than EngineConfig.max_length allows, and is left out" in output
     assert found[1]["left_out"]["too few answers that can be judged"] >= 1
     trained = {record["row"] for number in (1, 2) for record in records(run_dir, number, "scored.jsonl")}
     assert trained.isdisjoint(record["row"] for record in records(run_dir, 0, "held_out.jsonl"))
