@@ -79,8 +79,8 @@ def rounds_table(record: StudyRecord) -> Table | None:
         Column("trained on", hint="pairs, or answers"),
     )
     caption = (
-        "Rewards of answers to held-out prompts; round 0 is the model as it came. Intervals are 95 %: of a run over prompts, of "
-        "several over runs (Student's t)."
+        "Rewards of answers to held-out prompts; round 0 is the model as it came. Intervals are 95 %: of a run over prompts, "
+        "of several over runs (Student's t)."
     )
     return Table("rounds", "Online rounds", caption, columns, tuple(rows))
 
