@@ -9,6 +9,7 @@ Weights go from training to the engine on the devices. Each step leaves a file w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -58,8 +59,11 @@ def run(resolved: Resolved[OnlineConfig]) -> None:
         raise UserError("aya online runs in one process: start it on one machine")
     prompts = answers.read_prompts(config.prompts)
     mesh = make_mesh(config.train.mesh)
-    with RunDirectory.open(config.run_dir, resolved, environment.describe()), jax.set_mesh(mesh):
-        rounds = Rounds(config, prompts, mesh, console)
+    with (
+        RunDirectory.open(config.run_dir, resolved, environment.describe()),
+        jax.set_mesh(mesh),
+        contextlib.closing(Rounds(config, prompts, mesh, console)) as rounds,
+    ):
         summaries = [rounds.summary(number) for number in range(config.rounds + 1)]
         write_atomic(Path(config.run_dir) / "rounds.json", json.dumps(summaries, indent=1) + "\n")
         write_atomic(Path(config.run_dir) / "rounds.svg", draw(summaries))
@@ -81,6 +85,11 @@ class Rounds:
         self._generator: LocalGenerator | None = None
         self._scorer: Scorer | None = None
         self._holds: int | None = None  # the round whose weights the engine has
+
+    def close(self) -> None:
+        """Ends the engine's thread."""
+        if self._generator is not None:
+            self._generator.close()
 
     def folder(self, number: int) -> Path:
         """Where a round is written."""

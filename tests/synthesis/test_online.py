@@ -203,6 +203,24 @@ def test_done_rounds_are_not_done_again_and_more_can_be_added(workplace, whole):
     assert len(summaries(copy)) == 4
 
 
+@pytest.mark.slow
+def test_eight_devices_answer_and_learn_as_one(workplace, whole):
+    """Answers are drawn by other sums, so that a near tie may fall otherwise; most are the same, and so is what is learnt."""
+    axes = [f"--gin.MeshConfig.{axis}=2" for axis in ("data", "fsdp", "tensor")]
+    small_run.run(*command(workplace, "eight", "--gin.OnlineConfig.rounds=1", *axes), devices=8)
+    for name in ("answers.jsonl", "held_out.jsonl"):
+        texts = [
+            [answer["text"] for record in records(run_dir, 1, name) for answer in record["answers"]]
+            for run_dir in (workplace / "eight", whole[0])
+        ]
+        if name == "answers.jsonl":
+            same = sum(one == other for one, other in zip(*texts, strict=True))
+            assert same > 0.9 * len(texts[0])
+    ours, theirs = (summaries(run_dir)[1] for run_dir in (workplace / "eight", whole[0]))
+    assert ours["change"]["low"] > 0
+    assert ours["held_out"]["reward"] == pytest.approx(theirs["held_out"]["reward"], abs=0.2)
+
+
 def test_a_reward_model_scores_as_it_was_measured(workplace):
     """How many held-out pairs it tells apart, from their texts: what its training's validation says."""
     run_dir = workplace / "reward-run"
