@@ -29,8 +29,8 @@ def make_clients(config: RemoteModelConfig, key: str | None) -> asyncio.LifoQueu
     return clients
 
 
-def read_key(file: str | None) -> str | None:
-    """The key in a file, or None for no file.
+def read_key(file: str | None, owner: str = "RemoteModelConfig") -> str | None:
+    """The key in a file, or None for no file; `owner` is the configuration class that names it.
 
     Raises:
       UserError: it cannot be read, or holds no key.
@@ -40,13 +40,11 @@ def read_key(file: str | None) -> str | None:
     try:
         key = Path(file).expanduser().read_text(encoding="ascii").strip()
     except OSError as error:
-        raise UserError(f"RemoteModelConfig.api_key_file = {file!r}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{owner}.api_key_file = {file!r}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         key = ""
     if not key or not key.isprintable() or " " in key:
-        raise UserError(
-            f"RemoteModelConfig.api_key_file = {file!r}: write the key, and nothing else, on one line of it"
-        )
+        raise UserError(f"{owner}.api_key_file = {file!r}: write the key, and nothing else, on one line of it")
     return key
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.inference.config import EngineConfig, SamplingConfig
@@ -86,6 +86,43 @@ class RewardFunctionConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
+class RewardEndpointConfig:
+    """Scores answers with a reward model behind an HTTP endpoint, as vLLM serves them.
+
+    Attributes:
+      base_url: the server's: "http://127.0.0.1:8000".
+      model: its name there.
+      endpoint: "pooling", for models with a reward head; "classify", for those with one label (serve them with softmax off).
+      api_key_file: a file with the key on one line; None sends no key.
+      concurrency: answers that are scored at the same time.
+      timeout: seconds for one call.
+      retries: how often a call that failed for a passing reason is made again.
+    """
+
+    base_url: str
+    model: str
+    endpoint: Literal["pooling", "classify"] = "pooling"
+    api_key_file: str | None = None
+    concurrency: int = 8
+    timeout: float = 120.0
+    retries: int = 6
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields what is no address, a missing name, and numbers out of range."""
+        if not self.base_url.startswith(("http://", "https://")):
+            yield Problem("base_url", "an address that begins with http:// or https://")
+        if not self.model:
+            yield Problem("model", "the model's name at the endpoint (GET /v1/models lists them)")
+        if self.concurrency < 1:
+            yield Problem("concurrency", "at least 1")
+        if not self.timeout > 0:
+            yield Problem("timeout", "above 0 seconds")
+        if self.retries < 0:
+            yield Problem("retries", "0 or more")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
 class OnlineConfig:
     """Root of `aya online`: rounds of sampling, scoring and training.
 
@@ -113,7 +150,7 @@ class OnlineConfig:
     run_dir: str
     train: TrainConfig
     prompts: PromptsConfig
-    scorer: RewardModelConfig | RewardFunctionConfig
+    scorer: RewardModelConfig | RewardFunctionConfig | RewardEndpointConfig
     rounds: int = 3
     samples: int = 8
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

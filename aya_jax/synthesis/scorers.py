@@ -1,4 +1,4 @@
-"""What judges answers: a reward model of ours, or a Python function."""
+"""What judges answers: a reward model of ours or behind an endpoint, or a Python function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import Message
-from aya_jax.synthesis.config import RewardFunctionConfig, RewardModelConfig
+from aya_jax.synthesis.config import RewardEndpointConfig, RewardFunctionConfig, RewardModelConfig
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -42,7 +42,10 @@ class Scorer(Protocol):
 
 
 def open_scorer(
-    config: RewardModelConfig | RewardFunctionConfig, mesh: Mesh, rules: LogicalAxes, say: Callable[[str], None]
+    config: RewardModelConfig | RewardFunctionConfig | RewardEndpointConfig,
+    mesh: Mesh,
+    rules: LogicalAxes,
+    say: Callable[[str], None],
 ) -> Scorer:
     """The scorer that a configuration asks for; a model runs on the mesh.
 
@@ -51,6 +54,10 @@ def open_scorer(
     """
     if isinstance(config, RewardFunctionConfig):
         return FunctionScorer(config)
+    if isinstance(config, RewardEndpointConfig):
+        from aya_jax.synthesis.endpoint_scorer import EndpointScorer
+
+        return EndpointScorer(config)
     from aya_jax.synthesis.reward_scorer import RewardScorer
 
     return RewardScorer(config, mesh, rules, say)
