@@ -86,7 +86,7 @@ class EndpointScorer:
 
 
 def _reward(answer: Mapping[str, Any]) -> float:
-    """vLLM's /classify gives `probs` of the one label (with softmax off its value), /pooling `data` of all tokens or the last."""
+    """vLLM's /classify gives `probs` of the one label (its value, with softmax off), /pooling `data` of all tokens or one."""
     (found,) = answer["data"]
     value = found["probs"] if "probs" in found else found["data"]
     if "probs" in found and len(value) != 1:
