@@ -27,6 +27,12 @@ _HH_TURNS = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
 
 def from_list(value: Any, field: str, role_key: str = "role", text_key: str = "content") -> list[Message] | str:
     """The messages of a list of turns, or what is wrong with it."""
+    if isinstance(value, Mapping) and {role_key, text_key} <= value.keys():
+        # How `datasets` gives a sequence of structs: a list of each field.
+        value = [
+            dict(zip((role_key, text_key), turn, strict=False))
+            for turn in zip(value[role_key], value[text_key], strict=False)
+        ]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         return f"field {field!r} is no list of turns"
     messages = []

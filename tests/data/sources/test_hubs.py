@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from aya_jax.config import UserError
+from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.data.sources import HuggingFaceSource, TfdsSource
 
 datasets = pytest.importorskip("datasets")
@@ -43,6 +44,28 @@ def test_hugging_face_splits_and_shards(hub: HuggingFaceSource) -> None:
     assert [record.id for record in hub.records(3, 4)] == [f"{hub.name}/train:{row}" for row in (4, 8)]
     held_out = dataclasses.replace(hub, split="validation")
     assert [[record.text for record in held_out.records(shard, 2)] for shard in range(2)] == [HELD_OUT, []]
+
+
+@pytest.mark.parametrize("of_structs", [False, True])
+def test_pairs_of_a_hugging_face_dataset(hub: HuggingFaceSource, of_structs: bool) -> None:
+    """Lists of messages as the hub's preference sets have them, whichever way `datasets` gives them back."""
+    asked = [{"role": "user", "content": "Where is Lima?"}]
+    answers = [[{"role": "assistant", "content": text}] for text in ("In Peru.", "In Spain.")]
+    rows = [
+        {"prompt": "Where is Lima?", "chosen": asked + answers[0], "rejected": asked + answers[1], "lang": "en"}
+    ] * 3
+    turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
+    turns = datasets.Sequence(turn) if of_structs else [turn]
+    text = datasets.Value("string")
+    features = datasets.Features({"prompt": text, "chosen": turns, "rejected": turns, "lang": text})
+    folder = Path(hub.name).with_name("pairs")
+    folder.mkdir()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "train.parquet")
+    source = TaskConfig(
+        name="pairs", language="en", form="preference", huggingface=str(folder), splits=(("train", "train"),)
+    ).source("train")
+    found = [json.loads(record.text) for record in source.records(0, 1)]
+    assert found == [{"prompt": asked, "chosen": answers[0], "rejected": answers[1]}] * 3
 
 
 def test_hugging_face_digest(hub: HuggingFaceSource) -> None:
