@@ -51,16 +51,13 @@ def test_pairs_of_a_hugging_face_dataset(hub: HuggingFaceSource, of_structs: boo
     """Lists of messages as the hub's preference sets have them, whichever way `datasets` gives them back."""
     asked = [{"role": "user", "content": "Where is Lima?"}]
     answers = [[{"role": "assistant", "content": text}] for text in ("In Peru.", "In Spain.")]
-    rows = [
-        {"prompt": "Where is Lima?", "chosen": asked + answers[0], "rejected": asked + answers[1], "lang": "en"}
-    ] * 3
-    turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
-    turns = datasets.Sequence(turn) if of_structs else [turn]
-    text = datasets.Value("string")
-    features = datasets.Features({"prompt": text, "chosen": turns, "rejected": turns, "lang": text})
+    turns = [asked + answer for answer in answers]
+    if of_structs:
+        turns = [{key: [turn[key] for turn in side] for key in ("role", "content")} for side in turns]
+    rows = [{"prompt": "Where is Lima?", "chosen": turns[0], "rejected": turns[1], "lang": "en"}] * 3
     folder = Path(hub.name).with_name("pairs")
     folder.mkdir()
-    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "train.parquet")
+    datasets.Dataset.from_list(rows).to_parquet(folder / "train.parquet")
     source = TaskConfig(
         name="pairs", language="en", form="preference", huggingface=str(folder), splits=(("train", "train"),)
     ).source("train")
