@@ -104,7 +104,7 @@ def _split(chosen: list[Message], rejected: list[Message]) -> Pair | str:
 
 
 def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return isinstance(value, Sequence | Mapping) and not isinstance(value, str | bytes)
 
 
 def _margin(fields: Mapping[str, Any]) -> float | str | None:
