@@ -160,6 +160,24 @@ def test_a_template_that_renders_a_beginning_otherwise_is_refused(directory, tmp
         with_template(directory, tmp_path, template).encode_training(TURNS)
 
 
+def test_answers_to_a_prompt_are_learnt_and_earlier_turns_are_not(tokenizer):
+    """Of a preference the prompt may hold turns of the assistant."""
+    ids, weights = tokenizer.encode_training(TURNS, first=4)
+    learnt = [token for token, weight in zip(ids, weights, strict=True) if weight]
+    assert tokenizer.decode(learnt) == TURNS[4].content
+    all_ids, all_weights = tokenizer.encode_training(TURNS)
+    assert ids == all_ids
+    assert sum(all_weights) > sum(weights) > 0
+
+
+def test_a_template_that_shows_the_assistant_alone_is_refused(directory, tmp_path):
+    """Everything would be learnt, and nothing of what was asked read."""
+    said = "{% if m.role == 'assistant' %}{{ m.content }}<|END_OF_TURN_TOKEN|>{% endif %}"
+    template = f"{{% for m in messages %}}{said}{{% endfor %}}"
+    with pytest.raises(UserError, match="every token of a conversation of 2 messages would be learnt"):
+        with_template(directory, tmp_path, template).encode_training(TURNS[1:3])
+
+
 def test_the_template_of_a_trained_tokenizer(directory, tmp_path):
     tokenizer = with_template(directory, tmp_path, CHAT_TEMPLATE)
     assert tokenizer.render(TURNS[:2]) == (
