@@ -194,4 +194,5 @@ def score(
 
 def read_records(file: Path) -> list[Record]:
     """The records of a file."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with open(file, encoding="utf-8") as lines:  # not `splitlines`, which cuts at U+2028 within a text too
+        return [json.loads(line) for line in lines]

@@ -137,7 +137,7 @@ class OnlineConfig:
       engine: the shape of the decode engine.
       unfinished_penalty: taken off the reward of an answer that reached max_tokens before its end.
       min_margin: prompts whose best and worst answer differ by less are not trained on; where all are equal never.
-      validation_permille: pairs, or answers, out of 1000 that a round holds out, to measure its training.
+      validation_permille: prompts out of 1000 of a round, one of each language at least, that measure its training.
     """
 
     NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = (

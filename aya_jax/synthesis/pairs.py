@@ -97,35 +97,39 @@ def _said(answer: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def store_rows(chosen: Chosen, folder: Path, vocabulary: str, permille: int) -> Path:
-    """Writes the rows, and a token store of each language with at least two; returns the stores' directory.
+    """Writes the rows, and a token store of each language with at least two prompts; returns the stores' directory.
+
+    Of each language the first prompts, `permille` of a thousand and at least one, are held out.
 
     Raises:
-      UserError: no language has enough rows, or one cannot be rendered.
+      UserError: no language has enough prompts, or a row cannot be rendered.
     """
-    file, stores = folder / "trained.jsonl", folder / "stores"
-    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen.rows))
-    # The first document is held out, so one row alone could not be trained on; rows that are equal are one document.
-    by_language: dict[str, set[str]] = {}
+    prompts: dict[str, dict[int, None]] = {}
     for row in chosen.rows:
-        content = {name: value for name, value in row.items() if name not in ("language", "row")}
-        by_language.setdefault(row["language"], set()).add(json.dumps(content))
-    languages = sorted(language for language, found in by_language.items() if len(found) > 1)
-    if not languages:
+        prompts.setdefault(row["language"], {})[row["row"]] = None
+    prompts = {language: found for language, found in sorted(prompts.items()) if len(found) > 1}
+    if not prompts:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in chosen.left_out.items()) or "no prompts"
         raise UserError(
-            f"{file}: {len(chosen.rows)} rows, which are too few to train on ({reasons}); raise PromptsConfig.per_round, "
+            f"{folder}: {len(chosen.rows)} rows, which are too few to train on ({reasons}); raise PromptsConfig.per_round, "
             "OnlineConfig.samples or SamplingConfig.temperature"
         )
+    held_out = {number for found in prompts.values() for number in list(found)[: max(1, len(found) * permille // 1000)]}
+    train, validation, stores = folder / "trained.jsonl", folder / "validation.jsonl", folder / "stores"
+    for file, kept in ((train, False), (validation, True)):
+        rows = [row for row in chosen.rows if row["language"] in prompts and (row["row"] in held_out) == kept]
+        write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tasks = tuple(
         TaskConfig(
             name=f"{TASK}{language}",
             language=language,
             domain="preferences",
             form=chosen.form,
-            files=(str(file),),
+            files=(str(train),),
+            validation_files=(str(validation),),
             where=(("language", language),),
         )
-        for language in languages
+        for language in prompts
     )
     prepare.prepare(
         PrepareConfig(
@@ -134,7 +138,6 @@ def store_rows(chosen: Chosen, folder: Path, vocabulary: str, permille: int) -> 
             vocabulary=vocabulary,
             tasks=(),
             extra_tasks=tasks,
-            validation_permille=permille,
         )
     )
     return stores

@@ -122,7 +122,7 @@ def test_a_policy_gradient_raises_held_out_rewards_too(workplace):
     small_run.run(*command(workplace, "gradient", file, "--gin.OnlineConfig.rounds=1", "--gin.LEARNING_RATE=0.003"))
     found = summaries(run_dir)[1]
     assert found["change"]["low"] > 0
-    rows = records(run_dir, 1, "trained.jsonl")
+    rows = records(run_dir, 1, "trained.jsonl") + records(run_dir, 1, "validation.jsonl")
     assert len(rows) == found["rows"]
     by_prompt = {}
     for row in rows:
@@ -144,7 +144,7 @@ def test_a_policy_gradient_raises_held_out_rewards_too(workplace):
 def test_pairs_are_the_best_and_the_worst_answers(whole):
     run_dir, _ = whole
     by_row = {record["row"]: record["answers"] for record in records(run_dir, 1, "scored.jsonl")}
-    pairs = records(run_dir, 1, "trained.jsonl")
+    pairs = records(run_dir, 1, "trained.jsonl") + records(run_dir, 1, "validation.jsonl")
     assert len(pairs) == summaries(run_dir)[1]["rows"] > 5
     for pair in pairs:
         judged = [answer for answer in by_row[pair["row"]] if answer["reward"] is not None]

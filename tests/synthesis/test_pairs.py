@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 from aya_jax.config import UserError
 from aya_jax.data import store
 from aya_jax.data.chat import Message
-from aya_jax.synthesis.answers import Asked, of_round
+from aya_jax.objectives.config import PolicyGradientConfig
+from aya_jax.synthesis.answers import Asked, of_round, read_records
 from aya_jax.synthesis.config import PromptsConfig
 from aya_jax.synthesis.pairs import choose, store_rows
 from tests.training import tuning
@@ -75,26 +75,43 @@ def test_rounds_go_on_through_the_prompts_and_begin_again():
     assert [each.number for each in of_round(prompts, few, 2)] == [8, 9]
 
 
-def test_stores_are_by_language_and_too_few_pairs_are_refused(tmp_path):
+def test_stores_are_by_language_with_whole_prompts_held_out(tmp_path):
+    """Of each language a tenth of the prompts, one at least; a prompt alone cannot be both learnt and held out."""
     tuning.write_tokenizer(tmp_path / "tokenizer")
-    scored = [record((f"good {n}", 1.0 + n), ("bad", 0.0), language="de" if n % 3 else "ar") for n in range(30)]
-    questions = [asked(n, each["language"]) for n, each in enumerate(scored)]
-    chosen = choose(questions, [*scored[:-1], record(("x", 1.0), ("y", 0.0), language="zh")], 0.0)
-    chosen.rows[-1]["language"] = "zh"
+    languages = ["ar", "ar", *["de"] * 30, "zh"]
+    scored = [
+        record((f"good\u2028{n}", 1.0 + n), ("bad", 0.0), language=language) for n, language in enumerate(languages)
+    ]
+    chosen = choose([asked(n, language) for n, language in enumerate(languages)], scored, 0.0)
     folder = store_rows(chosen, tmp_path, str(tmp_path / "tokenizer"), 100)
-    assert store.names(str(folder)) == ("online_ar", "online_de")  # one pair of zh cannot be both learnt and held out
-    assert len((tmp_path / "trained.jsonl").read_text().splitlines()) == 30
-    for language, count in (("ar", 10), ("de", 19)):
-        opened = [
-            store.TokenStore.open(store.store_path(str(folder), f"online_{language}", split))
-            for split in ("train", "validation")
-        ]
-        assert sum(each.num_documents for each in opened) == 2 * count
-        assert opened[0].manifest.language == language
-        values = {float(value) for each in opened for value in each.values()}
-        assert values == {
-            json.loads(line)["margin"] for line in (tmp_path / "trained.jsonl").open() if f'"{language}"' in line
-        }
+    assert store.names(str(folder)) == ("online_ar", "online_de")
+    rows = {name: read_records(tmp_path / f"{name}.jsonl") for name in ("trained", "validation")}
+    assert [row["row"] for row in rows["validation"]] == [0, 2, 3, 4]
+    assert [row["row"] for row in rows["trained"]] == [1, *range(5, 32)]
+    for language, sizes in (("ar", (1, 1)), ("de", (27, 3))):
+        for split, name, size in zip(("train", "validation"), rows, sizes, strict=True):
+            opened = store.TokenStore.open(store.store_path(str(folder), f"online_{language}", split))
+            assert opened.num_documents == 2 * size
+            assert opened.manifest.language == language
+            assert set(opened.values()) == {row["margin"] for row in rows[name] if row["language"] == language}
+
+
+def test_advantages_of_one_prompt_stay_together(tmp_path):
+    tuning.write_tokenizer(tmp_path / "tokenizer")
+    scored = [record(("a", 1.0), ("b", 0.0), ("c", 0.5)) for _ in range(6)]
+    for each in scored:
+        for answer in each["answers"]:
+            answer["log_prob"] = -1.0
+    chosen = choose([asked(n) for n in range(6)], scored, 0.0, PolicyGradientConfig(beta=0.0), [-1.0] * 18)
+    folder = store_rows(chosen, tmp_path, str(tmp_path / "tokenizer"), 100)
+    opened = [
+        store.TokenStore.open(store.store_path(str(folder), "online_en", split)) for split in ("train", "validation")
+    ]
+    assert [each.num_documents for each in opened] == [15, 3]
+    np.testing.assert_allclose(opened[1].values(), [0.75, -0.75, 0.0])
+
+
+def test_too_few_prompts_are_refused_with_the_reasons(tmp_path):
     few = choose([asked(0), asked(1)], [record(("a", 1.0), ("b", 0.0)), record(("a", 1.0), ("b", 1.0))], 0.0)
     with pytest.raises(UserError, match=r"1 rows, which are too few to train on \(all answers equally good: 1\)"):
-        store_rows(few, tmp_path / "few", str(tmp_path / "tokenizer"), 100)
+        store_rows(few, tmp_path / "few", "unused", 100)

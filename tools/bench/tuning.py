@@ -199,7 +199,7 @@ def theirs(kind: str) -> Callable[..., tuple[Callable[[], object], Any]]:
         datasets.disable_progress_bars()
         network = transformers.AutoModelForCausalLM.from_pretrained(f"{folder}/weights", dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(f"{folder}/weights")
-        rows = list(map(json.loads, Path(folder, f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()))
+        rows = list(map(json.loads, Path(folder, f"{kind}.jsonl").read_text(encoding="utf-8").strip().split("\n")))
         options = {
             "output_dir": f"{folder}/trl",
             "max_steps": STEPS,
