@@ -66,15 +66,14 @@ def test_the_model_is_the_one_with_merged_matrices_in_value_and_gradient(name):
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(found[1]), jax.tree.leaves(expected[1]), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
-    assert abs(found[0] - jnp.sum(model.base(frozen, rows).log_probs)) > 0.1
+    assert abs(found[0] - jnp.sum(jax.jit(model.base)(frozen, rows).log_probs)) > 0.1
 
 
-def test_training_starts_at_the_base_and_no_gradient_reaches_it():
+def test_training_starts_at_the_base():
     model, frozen, _ = adapted("cohere")
-    fresh, rows = model.init(jax.random.key(3)), batch()
-    np.testing.assert_array_equal(
-        model.base(model.join(fresh, frozen), rows).log_probs, model.base(frozen, rows).log_probs
-    )
+    fresh, rows, score = model.init(jax.random.key(3)), batch(), jax.jit(model.base)
+    found, expected = (score(params, rows).log_probs for params in (model.join(fresh, frozen), frozen))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     bound = 1 / np.sqrt(CONFIGS["cohere"].embed_dim)
     a = np.asarray(fresh["adapter"]["attention"]["query"]["a"])
     assert 0.8 * bound < np.abs(a).max() <= bound
@@ -113,6 +112,6 @@ def test_an_adapted_reward_model_trains_its_head_too():
     model = AdaptedModel(RewardModel(config), AdapterConfig(rank=2))
     trained, frozen = model.init(jax.random.key(0)), Transformer(config).init(jax.random.key(1))
     rows = {"tokens": batch()["tokens"]}
-    gradient = jax.grad(lambda p: jnp.sum(model(model.join(p, frozen), rows)))(trained)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(model(model.join(p, frozen), rows))))(trained)
     assert np.abs(gradient["reward_head"]["kernel"]).max() > 0
     assert set(model.logical_axes()) == set(trained) == {"adapter", "reward_head"}

@@ -171,9 +171,8 @@ def test_each_round_answers_with_the_weights_of_the_one_before(workplace, whole)
             assert np.abs(np.subtract(other.score(*zip(*[(p, t) for p, t, _ in said], strict=True)), found)).max() > 0.1
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param("answers.jsonl.partial", marks=pytest.mark.slow), "train/checkpoints/4"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["answers.jsonl.partial", "train/checkpoints/4"])
 def test_killed_and_resumed_is_the_same_run(workplace, whole, moment):
     name = f"killed-{moment.split('/')[0]}"
     process = small_run.start(*command(workplace, name))

@@ -131,6 +131,7 @@ def test_killed_and_resumed_is_the_same_run(workplace, tuned):
         assert found[name].tobytes() == value.tobytes(), name
 
 
+@pytest.mark.slow
 def test_eight_devices_give_what_one_does(workplace, tuned):
     mesh = [f"--gin.MeshConfig.{axis}=2" for axis in ("data", "fsdp", "tensor")]
     small_run.run(*command(workplace, "sft", "eight", "base", *mesh), devices=8)

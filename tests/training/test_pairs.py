@@ -116,7 +116,7 @@ def test_the_reference_is_that_of_each_answer_by_itself(workplace, whole):
     np.testing.assert_allclose(np.load(file), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["dpo", pytest.param("reward", marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_the_same_run(workplace, whole, recipe):
     killed = workplace / f"{recipe}-killed"
     process = small_run.start(*command(workplace, recipe, killed.name))
@@ -131,7 +131,11 @@ def test_killed_and_resumed_is_the_same_run(workplace, whole, recipe):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "mesh"), [("dpo", {"data": 2, "context": 2, "tensor": 2}), ("reward", {"data": 2, "fsdp": 4})]
+    ("recipe", "mesh"),
+    [
+        ("dpo", {"data": 2, "context": 2, "tensor": 2}),
+        pytest.param("reward", {"data": 2, "fsdp": 4}, marks=pytest.mark.slow),
+    ],
 )
 def test_eight_devices_give_what_one_does(workplace, whole, recipe, mesh):
     axes = [f"--gin.MeshConfig.{axis}={mesh.get(axis, 1)}" for axis in ("data", "fsdp", "context", "tensor")]
@@ -147,6 +151,7 @@ def test_eight_devices_give_what_one_does(workplace, whole, recipe, mesh):
         assert first[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_two_processes_give_what_one_does(workplace, whole):
     stores = workplace / "two-stores"
