@@ -52,7 +52,7 @@ class TaskConfig:
     """
 
     name: str
-    language: str = "und"
+    language: str = ""
     languages: Mapping[str, str] = dataclasses.field(default_factory=dict)
     language_field: str = "language"
     domain: str = "text"
@@ -82,8 +82,8 @@ class TaskConfig:
         ours = [split for split, _ in self.splits]
         if "train" not in ours or not {"train", "validation"}.issuperset(ours):
             yield Problem("splits", "(('train', NAME),) or (('train', NAME), ('validation', NAME))")
-        if self.languages and self.language != "und":
-            yield Problem("language", "left out beside languages")
+        if bool(self.languages) == bool(self.language):
+            yield Problem("language", "a language's tag, or else languages")
         for name in ("turns", "where", "languages"):
             if getattr(self, name) and self.form == "text":
                 yield Problem(name, "only with form = 'chat' or 'preference'")

@@ -26,7 +26,7 @@ from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.mesh import make_mesh
-from aya_jax.parallel.sharding import named_shardings
+from aya_jax.training.state import abstract_params
 
 _AHEAD = 4  # requests that `generate` holds for each slot, so that none waits for the caller
 
@@ -346,7 +346,9 @@ def open_generator(config: LocalModelConfig, say: Callable[[str], None]) -> Loca
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
         model = Transformer(found.config, config.precision or usual_precision(), config.mesh.logical_axes)
-        engine = Engine(model, load_params(found, _like(model, mesh)), config.engine, consume=True)
+        # In the compute format, which is all that an engine needs of them.
+        like = abstract_params(model, mesh, model.precision.compute)
+        engine = Engine(model, load_params(found, like), config.engine, consume=True)
     return LocalGenerator(engine, tokenizer, mesh, found.path.name, functools.partial(weights_digest, found))
 
 
@@ -355,11 +357,3 @@ def usual_precision() -> PrecisionConfig:
     if jax.default_backend() == "cpu":
         return PrecisionConfig()
     return PrecisionConfig(params="bfloat16", compute="bfloat16")
-
-
-def _like(model: Transformer, mesh: Mesh) -> Any:
-    """What parameters are loaded into: in the compute format, which is all that an engine needs of them."""
-    shapes = model.shapes()
-    shardings = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
-    dtype = model.precision.compute
-    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, dtype, sharding=place), shapes, shardings)

@@ -220,18 +220,14 @@ class RemoteGenerator:
     async def _answer(self, request: Request, body: dict[str, Any], ended: asyncio.Event) -> Response:
         """The response, from the cache or by calls."""
         if self.cache is None:
-            return (await self._ask(request, body, ended))[0]
+            return await self._ask(request, body, ended)
         # Two equal requests are one question: the second waits for the answer to the first.
         lock = self._asking.setdefault(request_key(self.config.url, body), asyncio.Lock())
         async with lock:
             if (kept := self._kept(request, body)) is not None:
                 self._count(cached=1)
                 return kept
-            response, answer = await self._ask(request, body, ended)
-            # No await lies between an answer and its writing, which goes on if this task is cancelled.
-            writing = self._writers.submit(self.cache.put, self.config.url, body, answer)
-            await asyncio.shield(asyncio.wrap_future(writing))
-            return response
+            return await self._ask(request, body, ended)
 
     def _kept(self, request: Request, body: dict[str, Any]) -> Response | None:
         answer = self.cache.get(self.config.url, body)
@@ -240,10 +236,16 @@ class RemoteGenerator:
         except BadAnswer:
             return None
 
-    async def _ask(
-        self, request: Request, body: dict[str, Any], ended: asyncio.Event
-    ) -> tuple[Response, dict[str, Any]]:
-        """Calls until there is an answer, or no hope of one."""
+    async def _keep(self, body: dict[str, Any], answer: dict[str, Any]) -> None:
+        if self.cache is not None:
+            writing = self._writers.submit(self.cache.put, self.config.url, body, answer)
+            await asyncio.shield(asyncio.wrap_future(writing))
+
+    async def _ask(self, request: Request, body: dict[str, Any], ended: asyncio.Event) -> Response:
+        """Calls until there is an answer, or no hope of one.
+
+        A call holds its place until its answer is on disk, so that a kill loses no more than `concurrency` answers.
+        """
         config, content = self.config, json.dumps(body).encode("ascii")
         tokens = rough_tokens(request.prompt) + request.sampling.n * request.sampling.max_tokens
         for attempt in itertools.count():
@@ -253,9 +255,12 @@ class RemoteGenerator:
                     await self._pause(self._pace.reserve(self._clock(), tokens) - self._clock(), ended)
                     self._check_cost()
                     answer = await self._call(client, content, again=attempt > 0)
+                    response = self._read(request, answer)
+                    # No await lies between an answer and its writing, which goes on if this task is cancelled.
+                    await self._keep(body, answer)
+                    return response
                 finally:
                     self._clients.put_nowait(client)
-                return self._read(request, answer), answer
             except CallFailed as failure:
                 if not failure.again or attempt == config.retries:
                     raise

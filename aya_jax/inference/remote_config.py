@@ -88,7 +88,7 @@ class RemoteModelConfig:
 
     def validate(self) -> Iterator[Problem]:
         """Yields a problem for what is no address, a secret in it, and every number out of range."""
-        if problem := _address_problem(self.base_url):
+        if problem := address_problem(self.base_url):
             yield Problem("base_url", problem)
         if not self.model:
             yield Problem("model", "the model's name at the endpoint (GET /v1/models lists them)")
@@ -142,7 +142,7 @@ class RemoteModelConfig:
         return (prompt_tokens * self.input_price + new_tokens * self.output_price) / 1e6
 
 
-def _address_problem(base_url: str) -> str | None:
+def address_problem(base_url: str) -> str | None:
     """What is wrong with an endpoint's address."""
     try:
         parts = urlsplit(base_url)

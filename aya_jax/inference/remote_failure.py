@@ -51,10 +51,15 @@ def status_failure(
     message = f"{config.url} answered {status}{name}: {said}{_advice(config, status, headers)}"
     if code == "insufficient_quota":
         return CallFailed(message, everyone=True)
-    if status in _PASSING or status >= 500:
+    if is_passing(status):
         return CallFailed(message, again=True, everyone=status == 429, wait=wait_asked_for(headers, now))
     everyone = status < 400 or status in (401, 402, 404, 405) or (status == 403 and not answered)
     return CallFailed(message, everyone=everyone)
+
+
+def is_passing(status: int) -> bool:
+    """Whether a call that was answered so may succeed when it is made again."""
+    return status in _PASSING or status >= 500
 
 
 def _code(answer: object) -> object:

@@ -98,6 +98,16 @@ def _put(tree: dict[str, Any], name: str, value: Any) -> None:
     tree.setdefault(part, {})[matrix] = value
 
 
+Model = Transformer | RewardModel | AdaptedModel
+"""What a run trains."""
+
+
+def base_model(model: Model) -> Transformer:
+    """The model of tokens behind a head and adapters."""
+    inner = model.base if isinstance(model, AdaptedModel) else model
+    return inner.transformer if isinstance(inner, RewardModel) else inner
+
+
 def merged(params: Any) -> Any:
     """Parameters with every `Adapted` matrix as the one matrix that it stands for, in the matrix's dtype."""
     return jax.tree.map(_merge, params, is_leaf=lambda leaf: isinstance(leaf, Adapted))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,6 +39,22 @@ def by_task(values: jax.Array, weights: jax.Array, task_ids: jax.Array, num_task
         jnp.sum(jnp.where(rows, values * weights, 0.0), axis=(1, 2)),
         jnp.sum(jnp.where(rows, weights, 0.0), axis=(1, 2)),
     )
+
+
+def weighted(
+    numbers: Mapping[str, jax.Array], weights: jax.Array, task_ids: jax.Array, num_tasks: int
+) -> tuple[jax.Array, Metrics]:
+    """The mean of `numbers["loss"]` over all that has weight (0 where nothing has), and every number by task.
+
+    Args:
+      numbers: of each answer or pair, [B, N].
+      weights: of each, float32 [B, N].
+      task_ids: of each row's tokens, int32 [B, S]; a row is of one task.
+      num_tasks: how many tasks they tell apart.
+    """
+    tasks, whole = task_ids[:, : weights.shape[1]], jnp.sum(weights)
+    metrics = {name: by_task(values, weights, tasks, num_tasks) for name, values in numbers.items()}
+    return jnp.sum(numbers["loss"] * weights) / jnp.where(whole > 0, whole, 1.0), metrics
 
 
 def total(metric: WeightedSum) -> WeightedSum:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aya_jax.objectives.config import ADVANTAGES, REFERENCE, PolicyGradientConfig
-from aya_jax.objectives.metrics import Metrics, by_task
+from aya_jax.objectives.metrics import Metrics, weighted
 from aya_jax.objectives.pairs import sum_segments
 
 _TINY = 1e-4  # added to a standard deviation, as TRL does
@@ -63,9 +63,7 @@ def policy_gradient(
         "kl": ratio - 1 - log_ratio,
         "clip_ratio": stopped.astype(jnp.float32),
     }
-    tasks, total = batch["task_ids"][:, : weights.shape[1]], jnp.sum(weights)
-    metrics = {name: by_task(values, weights, tasks, num_tasks) for name, values in numbers.items()}
-    return jnp.sum(losses * weights) / jnp.where(total > 0, total, 1.0), metrics
+    return weighted(numbers, weights, batch["task_ids"], num_tasks)
 
 
 def advantages(rewards: Sequence[float], config: PolicyGradientConfig) -> np.ndarray:

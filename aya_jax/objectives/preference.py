@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.objectives.config import REFERENCE, PreferenceConfig
-from aya_jax.objectives.metrics import Metrics, by_task
+from aya_jax.objectives.metrics import Metrics, weighted
 from aya_jax.objectives.pairs import Pairs, answer_lengths, pair_weights, sum_pairs
 
 
@@ -51,7 +51,6 @@ def preference(
         ratios = _map(jnp.divide, log_probs, _map(lambda n: jnp.maximum(n, 1.0), lengths))
     losses = preference_loss(ratios, lengths, config)
     rewards = _map(lambda ratio: config.beta * ratio, ratios)
-    total = jnp.sum(weights)
     numbers = {
         "loss": losses,
         "rewards/chosen": rewards.chosen,
@@ -61,9 +60,7 @@ def preference(
         "logps/chosen": log_probs.chosen,
         "logps/rejected": log_probs.rejected,
     }
-    tasks = batch["task_ids"][:, : weights.shape[1]]
-    metrics = {name: by_task(values, weights, tasks, num_tasks) for name, values in numbers.items()}
-    return jnp.sum(losses * weights) / jnp.where(total > 0, total, 1.0), metrics
+    return weighted(numbers, weights, batch["task_ids"], num_tasks)
 
 
 def preference_loss(ratios: Pairs, lengths: Pairs, config: PreferenceConfig) -> jax.Array:
@@ -73,7 +70,7 @@ def preference_loss(ratios: Pairs, lengths: Pairs, config: PreferenceConfig) -> 
     answer's length (at least 1), b beta and e the label smoothing:
 
       sigmoid: -log s(b d) (Rafailov et al. 2023, equation 7);
-      conservative: (1 - e) -log s(b d) + e -log s(-b d) (Mitchell 2023; TRL's "sigmoid" of before version 1);
+      conservative: (1 - e) -log s(b d) + e -log s(-b d) (Mitchell 2023; TRL's "sigmoid" with smoothing in earlier releases);
       robust: ((1 - e) -log s(b d) - e -log s(-b d)) / (1 - 2 e) (Chowdhury et al. 2024, equation 12);
       hinge: max(0, 1 - b d) (Zhao et al. 2023, SLiC);
       ipo: (dn - 1 / (2 b))^2 (Azar et al. 2023, with TRL's division by length, which the paper does not have);

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.objectives.config import MARGINS, RewardConfig
-from aya_jax.objectives.metrics import Metrics, by_task
+from aya_jax.objectives.metrics import Metrics, weighted
 from aya_jax.objectives.pairs import Pairs, answer_lengths, pair_weights, sum_pairs
 
 
@@ -46,16 +46,13 @@ def bradley_terry(
     wanted = sum_pairs(batch[MARGINS], batch["segment_ids"]).chosen if config.use_margins else 0.0
     losses = -jax.nn.log_sigmoid(difference - wanted)
     losses += config.centering * jnp.square(rewards.chosen + rewards.rejected)
-    total = jnp.sum(weights)
     numbers = {
         "loss": losses,
         "accuracy": (difference > 0).astype(jnp.float32),
         "margin": difference,
         "mean_reward": (rewards.chosen + rewards.rejected) / 2,
     }
-    tasks = batch["task_ids"][:, : weights.shape[1]]
-    metrics = {name: by_task(values, weights, tasks, num_tasks) for name, values in numbers.items()}
-    return jnp.sum(losses * weights) / jnp.where(total > 0, total, 1.0), metrics
+    return weighted(numbers, weights, batch["task_ids"], num_tasks)
 
 
 def last_of_pairs(values: jax.Array, segment_ids: jax.Array) -> Pairs:

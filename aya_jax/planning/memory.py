@@ -15,14 +15,14 @@ from aya_jax.config.errors import UserError
 from aya_jax.kernels import cross_entropy
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
 from aya_jax.models.describe import activation_bytes_per_token
-from aya_jax.models.low_rank import AdaptedModel
+from aya_jax.models.low_rank import AdaptedModel, Model, base_model
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MESH_AXES, LogicalAxes, MeshAxes
 from aya_jax.planning.targets import Chip
 from aya_jax.training.config import OptimizerConfig, TrainConfig
-from aya_jax.training.objective import base_model, make_model
+from aya_jax.training.objective import make_model
 from aya_jax.training.optimizer import make_optimizer
-from aya_jax.training.state import Model, fresh_state
+from aya_jax.training.state import fresh_state
 
 # tokens, targets, segment_ids, positions, task_ids: int32; loss_weights, and what an objective reads beside: float32.
 _FIELDS, _FIELD_BYTES = 6, 4

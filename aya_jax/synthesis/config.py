@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.inference.config import EngineConfig, SamplingConfig
+from aya_jax.inference.remote_config import address_problem
 from aya_jax.objectives.config import PolicyGradientConfig, PreferenceConfig
 from aya_jax.training.config import TrainConfig
 
@@ -109,8 +110,8 @@ class RewardEndpointConfig:
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is no address, a missing name, and numbers out of range."""
-        if not self.base_url.startswith(("http://", "https://")):
-            yield Problem("base_url", "an address that begins with http:// or https://")
+        if problem := address_problem(self.base_url):
+            yield Problem("base_url", problem)
         if not self.model:
             yield Problem("model", "the model's name at the endpoint (GET /v1/models lists them)")
         if self.concurrency < 1:

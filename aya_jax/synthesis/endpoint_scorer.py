@@ -11,11 +11,11 @@ from typing import Any
 
 from aya_jax.config import UserError
 from aya_jax.inference.remote_client import import_httpx, read_key
-from aya_jax.inference.remote_pace import backoff
+from aya_jax.inference.remote_failure import CallFailed, is_passing
+from aya_jax.inference.remote_pace import backoff, wait_asked_for
 from aya_jax.synthesis.config import RewardEndpointConfig
 from aya_jax.synthesis.scorers import Answer
 
-_PASSING = (408, 409, 425, 429)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 
@@ -53,27 +53,31 @@ class EndpointScorer:
             "add_generation_prompt": False,
         }
         for attempt in range(self._config.retries + 1):
-            problem = self._ask(body)
-            if isinstance(problem, float):
-                return problem
+            try:
+                return self._ask(body)
+            except CallFailed as error:
+                failure = error
             if attempt < self._config.retries:
-                self._sleep(backoff(attempt, _FIRST_PAUSE, _LONGEST_PAUSE, random.random()))
-        raise UserError(f"{self._url}: {problem}; asked {self._config.retries + 1} times")
+                pause = backoff(attempt, _FIRST_PAUSE, _LONGEST_PAUSE, random.random())
+                self._sleep(max(pause, failure.wait or 0.0))
+        raise UserError(f"{self._url}: {failure}; asked {self._config.retries + 1} times")
 
-    def _ask(self, body: Mapping[str, Any]) -> float | str:
-        """The reward, or why there is none yet.
+    def _ask(self, body: Mapping[str, Any]) -> float:
+        """The reward.
 
         Raises:
+          CallFailed: there is none yet.
           UserError: asking again is of no use.
         """
         try:
             response = self._client.post(self._url, json=body)
         except self._httpx.HTTPError as error:
-            return f"{type(error).__name__}: {error}"
+            raise CallFailed(f"{type(error).__name__}: {error}", again=True) from error
         if response.status_code == 413:
             return math.nan
-        if response.status_code in _PASSING or response.status_code >= 500:
-            return f"answered {response.status_code}: {response.text[:200]}"
+        if is_passing(response.status_code):
+            message = f"answered {response.status_code}: {response.text[:200]}"
+            raise CallFailed(message, again=True, wait=wait_asked_for(response.headers, time.time()))
         if response.status_code != 200:
             raise UserError(f"{self._url} answered {response.status_code}: {response.text[:300]}")
         try:

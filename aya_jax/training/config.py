@@ -279,6 +279,12 @@ class TrainConfig:
         if self.steps >= 1:
             yield from self._validate_schedule()
 
+    @property
+    def reference(self) -> str | None:
+        """The model that answers are measured against: the objective's, or else the one that the run starts from."""
+        own = self.objective.reference if isinstance(self.objective, PreferenceConfig) else None
+        return own or self.initialize_from
+
     def _validate_judged(self, objective: PreferenceConfig | RewardConfig | PolicyGradientConfig) -> Iterator[Problem]:
         for name in ("z_loss", "label_smoothing"):
             if getattr(self, name):
@@ -287,7 +293,7 @@ class TrainConfig:
             yield Problem("data.packing", "'documents': answers are packed whole")
         elif self.data.long_documents == "split":
             yield Problem("data.long_documents", "'truncate' or 'drop': answers are not split over rows")
-        if REFERENCE in objective.fields and not (self.initialize_from or getattr(objective, "reference", None)):
+        if REFERENCE in objective.fields and not self.reference:
             yield Problem("initialize_from", "the model to start from, which answers are measured against: MODEL_DIR")
 
     def _validate_sequence(self) -> Iterator[Problem]:

@@ -106,11 +106,8 @@ class Monitor:
         else:
             for name, metric in metrics.items():
                 if isinstance(metric, WeightedSum):
-                    total, weight = self._sums.get(name, (0.0, 0.0))
-                    self._sums[name] = (
-                        total + np.asarray(metric.sum, np.float64),
-                        weight + np.asarray(metric.weight, np.float64),
-                    )
+                    so_far = self._sums.get(name, (0.0, 0.0))
+                    self._sums[name] = tuple(a + np.asarray(b, np.float64) for a, b in zip(so_far, metric, strict=True))
         self._last = {name: float(metrics[name]) for name in ("grad_norm", "learning_rate")}
         self._last["skipped_total"] = int(metrics["skipped_total"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aya_jax.config import UserError
 from aya_jax.data.batches import BatchLoader
-from aya_jax.models.low_rank import AdaptedModel
+from aya_jax.models.low_rank import AdaptedModel, Model
 from aya_jax.models.reward import RewardModel
 from aya_jax.models.transformer import Transformer
 from aya_jax.objectives.config import PolicyGradientConfig, PreferenceConfig, RewardConfig
@@ -17,7 +17,6 @@ from aya_jax.objectives.policy_gradient import policy_gradient
 from aya_jax.objectives.preference import preference
 from aya_jax.objectives.reward import bradley_terry
 from aya_jax.training.config import TrainConfig
-from aya_jax.training.state import Model
 from aya_jax.training.step import Objective
 
 
@@ -26,12 +25,6 @@ def make_model(config: TrainConfig) -> Model:
     kind = RewardModel if isinstance(config.objective, RewardConfig) else Transformer
     model = kind(config.model, config.precision, config.mesh.logical_axes)
     return model if config.adapter is None else AdaptedModel(model, config.adapter)
-
-
-def base_model(model: Model) -> Transformer:
-    """The model of tokens behind a head and adapters."""
-    inner = model.base if isinstance(model, AdaptedModel) else model
-    return inner.transformer if isinstance(inner, RewardModel) else inner
 
 
 def joining(model: Model) -> Callable[[Any, Any], Any]:

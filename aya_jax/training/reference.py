@@ -46,7 +46,7 @@ def reference_log_probs(
     Raises:
       UserError: the reference is not there, or of another shape.
     """
-    found = find_model(getattr(config.objective, "reference", None) or config.initialize_from, console.print)
+    found = find_model(config.reference, console.print)
     names = {key: _file(config, weights_digest(found), opened) for key, opened in stores.items()}
     known = {key: _read(opened, names[key]) for key, opened in stores.items()}
     # One process decides for all: a file may be seen by one sooner than by another.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -14,13 +14,26 @@ from rich.console import Console
 from aya_jax.config import UserError
 from aya_jax.data.batches import BatchLoader
 from aya_jax.interop.model_dir import ModelDir, find_model, load_params, vocabulary_info, weights_digest
-from aya_jax.models.low_rank import AdaptedModel
+from aya_jax.models.low_rank import AdaptedModel, Model, base_model
 from aya_jax.models.reward import HEAD, RewardModel
 from aya_jax.training.checkpoint import Checkpoints
 from aya_jax.training.config import TrainConfig
-from aya_jax.training.objective import base_model
-from aya_jax.training.state import Model, TrainState, abstract_params, abstract_state, make_state
+from aya_jax.training.state import TrainState, abstract_params, abstract_state, make_state
 from aya_jax.training.tokenizer_files import keep_tokenizer
+
+
+class Started(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+      state: of the step that is next.
+      about: what its checkpoints say beside its weights and batches: of which weights an adapter is one.
+      pending: the sums since the last record, where the run was stopped between two.
+    """
+
+    state: TrainState
+    about: dict[str, Any]
+    pending: Mapping[str, Any] | None = None
 
 
 def start(
@@ -32,8 +45,8 @@ def start(
     checkpoints: Checkpoints,
     loader: BatchLoader,
     console: Console,
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state to go on from, and what is to be saved with it beside its weights and batches.
+) -> Started:
+    """What a run goes on from.
 
     Raises:
       UserError: there is no model where the configuration says, it is of another shape or kind, or the run's batches or the
@@ -47,14 +60,14 @@ def start(
     restored = checkpoints.restore(like, functools.partial(_check, loader, about))
     if restored is not None:
         frozen = load_params(found, like.frozen) if isinstance(model, AdaptedModel) else None
-        return restored.state._replace(frozen=frozen), about | {"monitor": restored.meta.get("monitor")}
+        return Started(restored.state._replace(frozen=frozen), about, restored.meta.get("monitor"))
     if jax.process_index() == 0:
         keep_tokenizer(config.run_dir, config.data.store_dir, loader.vocabulary, found and found.tokenizer)
     key = jax.random.key(config.seed)
     if not found:
-        return make_state(model.init, key, optimizer, shardings), about
+        return Started(make_state(model.init, key, optimizer, shardings), about)
     console.print(f"Starting from the weights of {found.path}.", highlight=False)
-    return _from_weights(found, model, mesh, key, optimizer, shardings, like), about
+    return Started(_from_weights(found, model, mesh, key, optimizer, shardings, like), about)
 
 
 def _from_weights(

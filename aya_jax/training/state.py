@@ -10,13 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aya_jax.models.low_rank import AdaptedModel
-from aya_jax.models.reward import HEAD, RewardModel
-from aya_jax.models.transformer import Transformer
+from aya_jax.models.low_rank import AdaptedModel, Model, base_model
 from aya_jax.parallel.sharding import named_shardings
-
-Model = Transformer | RewardModel | AdaptedModel
-"""What a run trains."""
 
 
 class Guard(NamedTuple):
@@ -74,18 +69,17 @@ def state_shardings(mesh: Mesh, model: Model, optimizer: optax.GradientTransform
     )
     frozen = None
     if isinstance(model, AdaptedModel):
-        base = model.base
+        base = base_model(model)
         frozen = named_shardings(mesh, base.rules, base.logical_axes(), base.shapes())
-        frozen.pop(HEAD, None)
     return TrainState(whole, params, moments, Guard(whole, whole, whole, whole), frozen)
 
 
-def abstract_params(model: Model, mesh: Mesh) -> Any:
-    """What the model's parameters are loaded into: shapes with shardings."""
+def abstract_params(model: Model, mesh: Mesh, dtype: str | None = None) -> Any:
+    """What the model's parameters are loaded into: shapes with shardings, in the model's own formats or in `dtype`."""
     shapes = model.shapes()
     shardings = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
     return jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, dtype or s.dtype, sharding=sharding), shapes, shardings
     )
 
 
@@ -93,9 +87,7 @@ def abstract_state(model: Model, optimizer: optax.GradientTransformation, shardi
     """The state as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint is restored into."""
     shapes = jax.eval_shape(lambda p: fresh_state(p, optimizer), model.shapes())
     if isinstance(model, AdaptedModel):
-        frozen = model.base.shapes()
-        frozen.pop(HEAD, None)
-        shapes = shapes._replace(frozen=frozen)
+        shapes = shapes._replace(frozen=base_model(model).shapes())
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
     )

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from aya_jax.config import Resolved, RunDirectory, UserError
 from aya_jax.data.batches import BatchLoader
-from aya_jax.objectives.config import ADVANTAGES, MARGINS, REFERENCE, RewardConfig
+from aya_jax.models.low_rank import Model, base_model
+from aya_jax.objectives.config import RewardConfig
 from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.device_map import show_device_map
 from aya_jax.parallel.distributed import check_shared
@@ -25,17 +26,17 @@ from aya_jax.training.checkpoint import Checkpoints
 from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
+from aya_jax.training.document_numbers import attach_numbers
 from aya_jax.training.monitor import Monitor
-from aya_jax.training.objective import base_model, check_stores, joining, make_model, make_objective
+from aya_jax.training.objective import check_stores, joining, make_model, make_objective
+from aya_jax.training.objective_validation import ObjectiveValidator
 from aya_jax.training.optimizer import make_optimizer
-from aya_jax.training.pair_validation import PairValidator
 from aya_jax.training.placement import check_divides, place, row_share
 from aya_jax.training.profiling import Profiler
-from aya_jax.training.reference import reference_log_probs
 from aya_jax.training.schedules import learning_rate
 from aya_jax.training.signals import StopRequest
 from aya_jax.training.start import start
-from aya_jax.training.state import Model, TrainState, state_shardings
+from aya_jax.training.state import TrainState, state_shardings
 from aya_jax.training.step import make_step
 from aya_jax.training.tracking import Trackers
 from aya_jax.training.validation import Validator
@@ -92,12 +93,14 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
     shardings = state_shardings(mesh, model, optimizer)
     step = compile_step(config, model, optimizer, shardings, len(loader.task_names))
     join = joining(model)
-    validator = make_validator(config, model, mesh, loader, console)
+    validator = make_validator(config, model, mesh, loader)
+    if isinstance(validator, ObjectiveValidator):
+        attach_numbers(config, base_model(model), mesh, loader, validator, console)
     with (
         StopRequest(jax.process_count()) as stop,
         Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints,
     ):
-        state, extra = start(config, model, mesh, optimizer, shardings, checkpoints, loader, console)
+        state, own, pending = start(config, model, mesh, optimizer, shardings, checkpoints, loader, console)
         first = int(state.step)
         show_banner(console, config, mesh, first, validator.tasks)
         show_device_map(console, mesh)
@@ -106,9 +109,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
             Trackers(
                 config.tracking, config.run_dir, first, resolved.snapshot, writer=jax.process_index() == 0
             ) as trackers,
-            Monitor(
-                config, loader.task_names, loader.languages, trackers, console, first, extra.pop("monitor", None)
-            ) as monitor,
+            Monitor(config, loader.task_names, loader.languages, trackers, console, first, pending) as monitor,
             loader.from_step(first) as batches,
         ):
             clock = Clock()
@@ -128,7 +129,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                 monitor.step(done, metrics, clock)
                 ends = stop.after_step(done)
                 if ends or done % config.checkpoints.every == 0 or done == config.steps:
-                    meta = about(config, loader) | extra | {"monitor": monitor.flush(clock)}
+                    meta = about(config, loader) | own | {"monitor": monitor.flush(clock)}
                     with clock.timing("checkpoint"):
                         checkpoints.save(state, meta)
                 if ends and done < config.steps:
@@ -166,23 +167,12 @@ def compile_step(
 
 
 def make_validator(
-    config: TrainConfig, model: Model, mesh: Mesh, loader: BatchLoader, console: Console
-) -> Validator | PairValidator:
-    """What measures the run on held-out data; the batches of pairs get the fields that their objective reads."""
+    config: TrainConfig, model: Model, mesh: Mesh, loader: BatchLoader
+) -> Validator | ObjectiveValidator:
+    """What measures the run on held-out data."""
     if config.objective is None:
         return Validator(config, base_model(model), mesh, loader)
-    validator = PairValidator(config, model, mesh, loader)
-    train = dict(zip(loader.task_names, loader.stores, strict=True))
-    for field in {MARGINS, ADVANTAGES} & set(config.objective.fields):
-        for part, stores in ((loader, train), (validator, validator.stores)):
-            part.attach(field, {task: opened.values() for task, opened in stores.items()})
-    if REFERENCE in config.objective.fields:
-        both = {("train", task): opened for task, opened in train.items()}
-        both |= {("validation", task): opened for task, opened in validator.stores.items()}
-        found = reference_log_probs(config, base_model(model), mesh, both, console)
-        for part, split in ((loader, "train"), (validator, "validation")):
-            part.attach(REFERENCE, {task: values for (of, task), values in found.items() if of == split})
-    return validator
+    return ObjectiveValidator(config, model, mesh, loader)
 
 
 def program_text(step: Any, state: TrainState, batch: Mapping[str, jax.Array]) -> str:

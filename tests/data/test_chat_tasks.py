@@ -128,6 +128,8 @@ def test_what_cannot_be_prepared_is_named(rows, tokenizer, tmp_path):
         ({"form": "text", "where": (("a", "b"),)}, "where"),
         ({"form": "chat", "turns": (("narrator", "a"),)}, "turns"),
         ({"form": "chat", "format": "lines"}, "format"),
+        ({"form": "chat", "language": ""}, "language"),
+        ({"form": "chat", "languages": {"ar": "arb"}}, "language"),
     ],
 )
 def test_contradictions_in_a_description(changes, problem):

@@ -29,10 +29,7 @@ ROWS = [
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     tuning.write_tokenizer(folder / "tokenizer")
-    file = tuning.write_rows(folder / "pairs.jsonl", ROWS)
-    tuning.prepare_tasks(
-        folder, TaskConfig(name="pairs", language="en", form="preference", files=(str(file),)), shards=2
-    )
+    tuning.prepare_tasks(folder, tuning.task(folder, "pairs", "preference", ROWS), shards=2)
     return folder
 
 

@@ -1,6 +1,7 @@
 """RemoteGenerator against a server that misbehaves on purpose; the server counts what it was asked."""
 
 import collections
+import functools
 import json
 import os
 import random
@@ -503,6 +504,26 @@ def run_until(endpoint, cache, number, sign):
     rest, errors = process.communicate(timeout=20)
     lines += [line.split() for line in rest.splitlines() if line.count(" ") == 1]
     return lines, errors, time.monotonic() - sent if number < 60 else 0.0
+
+
+def test_a_call_holds_its_place_until_its_answer_is_on_disk(tmp_path, monkeypatch):
+    asked_ahead = []
+
+    def answer(body):
+        asked_ahead.append(len(endpoint.bodies) - len(list(tmp_path.glob("??/[!.]*.json"))))
+        return echo(body)
+
+    def slow(*args, put):
+        time.sleep(0.05)
+        put(*args)
+
+    with (
+        RemoteEndpoint(answer) as endpoint,
+        RemoteGenerator(endpoint.config(cache_dir=str(tmp_path), concurrency=3)) as generator,
+    ):
+        monkeypatch.setattr(generator.cache, "put", functools.partial(slow, put=generator.cache.put))
+        assert len(list(generator.generate(questions(20)))) == 20
+    assert max(asked_ahead) == 3
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])

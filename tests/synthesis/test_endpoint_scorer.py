@@ -122,6 +122,7 @@ def test_no_server_is_named():
     ("changes", "problem"),
     [
         ({"base_url": "127.0.0.1:8000"}, "base_url"),
+        ({"base_url": "http://user:secret@127.0.0.1:8000"}, "base_url"),
         ({"model": ""}, "model"),
         ({"concurrency": 0}, "concurrency"),
         ({"timeout": 0.0}, "timeout"),

@@ -12,7 +12,6 @@ import pytest
 
 from aya_jax.config import ConfigError, resolve
 from aya_jax.data.chat import Message
-from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.interop.model_dir import find_model
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.parallel.config import LogicalAxes, MeshConfig
@@ -53,10 +52,7 @@ def workplace(tmp_path_factory):
     """A model that says digits and words alike, prompts, and the run's file."""
     folder = tmp_path_factory.mktemp("online")
     tuning.write_tokenizer(folder / "tokenizer")
-    tasks = [
-        TaskConfig(name=name, language="en", form=form, files=(str(tuning.write_rows(folder / f"{name}.jsonl", rows)),))
-        for name, form, rows in (("spoken", "chat", SPOKEN), ("pairs", "preference", PAIRS))
-    ]
+    tasks = [tuning.task(folder, "spoken", "chat", SPOKEN), tuning.task(folder, "pairs", "preference", PAIRS)]
     (train, *_) = tuning.prepare_tasks(folder, *tasks)
     size = train.vocabulary.size
     tuning.write_rows(folder / "prompts.jsonl", PROMPTS)

@@ -13,7 +13,6 @@ import pytest
 
 from aya_jax.cli import main
 from aya_jax.config import ConfigError, UserError, resolve
-from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.interop.adapter import read_adapter
 from aya_jax.interop.model_dir import find_model, load_params
 from aya_jax.models.transformer import Transformer
@@ -31,10 +30,7 @@ def workplace(tmp_path_factory):
     """Conversations, pairs, a model of two steps, and the runs' files."""
     folder = tmp_path_factory.mktemp("adapters")
     tuning.write_tokenizer(folder / "tokenizer")
-    tasks = [
-        TaskConfig(name=name, language="en", form=form, files=(str(tuning.write_rows(folder / f"{name}.jsonl", rows)),))
-        for name, form, rows in (("sums", "chat", SUMS), ("pairs", "preference", PAIRS))
-    ]
+    tasks = [tuning.task(folder, "sums", "chat", SUMS), tuning.task(folder, "pairs", "preference", PAIRS)]
     (train, *_) = tuning.prepare_tasks(folder, *tasks)
     size = train.vocabulary.size
     tuning.write_run(folder, "pretrain", mixture={"sums": 1.0}, vocab_size=size, steps=2)

@@ -42,10 +42,9 @@ def workplace(tmp_path_factory):
             }
             for n in range(80)
         ]
-        file = tuning.write_rows(folder / f"{task}.jsonl", rows)
-        described.append(TaskConfig(name=task, language=language, form="preference", files=(str(file),)))
-    spoken = tuning.write_rows(folder / "sums.jsonl", [{"question": f"{n}?", "answer": str(n)} for n in range(60)])
-    described.append(TaskConfig(name="sums", language="en", form="chat", files=(str(spoken),)))
+        described.append(tuning.task(folder, task, "preference", rows, language))
+    sums = [{"question": f"{n}?", "answer": str(n)} for n in range(60)]
+    described.append(tuning.task(folder, "sums", "chat", sums))
     (train, *_) = tuning.prepare_tasks(folder, *described)
     size = train.vocabulary.size
     tuning.write_run(folder, "pretrain", mixture={"sums": 1.0}, vocab_size=size, steps=2)

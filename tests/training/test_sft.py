@@ -11,7 +11,6 @@ import pytest
 
 from aya_jax.config import ConfigError, resolve
 from aya_jax.data.batches import BatchLoader
-from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.interop.model_dir import find_model, load_params
 from aya_jax.models.transformer import Transformer
 from aya_jax.training.config import TrainConfig
@@ -26,8 +25,7 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
     tuning.write_tokenizer(folder / "tokenizer")
     rows = [{"question": f"{n} + {n + 1}?", "answer": str(2 * n + 1) * (1 + n % 9)} for n in range(120)]
-    file = tuning.write_rows(folder / "sums.jsonl", rows)
-    (train, _) = tuning.prepare_tasks(folder, TaskConfig(name="sums", language="en", form="chat", files=(str(file),)))
+    (train, _) = tuning.prepare_tasks(folder, tuning.task(folder, "sums", "chat", rows))
     for recipe, steps in (("pretrain", 2), ("sft", STEPS)):
         tuning.write_run(folder, recipe, mixture={"sums": 1.0}, vocab_size=train.vocabulary.size, steps=steps)
     small_run.run("train", folder / "pretrain.gin", f"--gin.RUN_DIR={folder / 'base'}", tuning.SEARCH)

@@ -43,6 +43,12 @@ def write_rows(file: Path, rows: list[dict]) -> Path:
     return file
 
 
+def task(folder: Path, name: str, form: str, rows: list[dict], language: str = "en") -> TaskConfig:
+    """A task of rows, which are written to `folder`."""
+    file = write_rows(folder / f"{name}.jsonl", rows)
+    return TaskConfig(name=name, language=language, form=form, files=(str(file),))
+
+
 def prepare_tasks(folder: Path, *described: TaskConfig, shards: int = 1) -> list[Manifest]:
     """Stores of tasks in `folder / "stores"`, by the tokenizer in `folder / "tokenizer"`."""
     config = PrepareConfig(

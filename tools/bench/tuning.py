@@ -123,7 +123,9 @@ def ours(kind: str, packed: bool) -> Callable[..., tuple[Callable[[], object], A
         from aya_jax.interop.model_dir import find_model, load_params
         from aya_jax.parallel.mesh import make_mesh
         from aya_jax.training.config import TrainConfig
+        from aya_jax.training.document_numbers import attach_numbers
         from aya_jax.training.objective import make_model
+        from aya_jax.training.objective_validation import ObjectiveValidator
         from aya_jax.training.optimizer import make_optimizer
         from aya_jax.training.placement import place
         from aya_jax.training.state import abstract_params, make_state, state_shardings
@@ -156,7 +158,9 @@ def ours(kind: str, packed: bool) -> Callable[..., tuple[Callable[[], object], A
         loader = BatchLoader(config.data, steps=config.steps)
         shardings = state_shardings(mesh, network, optimizer)
         with jax.set_mesh(mesh):
-            make_validator(config, network, mesh, loader, Console(quiet=True))
+            validator = make_validator(config, network, mesh, loader)
+            if isinstance(validator, ObjectiveValidator):
+                attach_numbers(config, network, mesh, loader, validator, Console(quiet=True))
             params = load_params(find_model(config.initialize_from, print), abstract_params(network, mesh))
             state = make_state(lambda given: given, params, optimizer, shardings)
             step = compile_step(config, network, optimizer, shardings, 1)

@@ -78,17 +78,14 @@ class ConversationSource:
 
     def _found(self, record: Record) -> Record | BadRecord | None:
         """A record's conversation, or what is wrong with it; None where it is not wanted."""
+        field, known = self.among or ("", ())
+        if field in record.fields and not any(holds(record.fields[field], value) for value in known):
+            value = record.fields[field]
+            return BadRecord(record.location, f"{field} is {value!r}, and known are {', '.join(known)}")
         for field, value in self.where:
             if field not in record.fields:
                 return BadRecord(record.location, missing_field(field, tuple(record.fields), "where"))
-            found = record.fields[field]
-            if (
-                self.among is not None
-                and field == self.among[0]
-                and not any(holds(found, each) for each in self.among[1])
-            ):
-                return BadRecord(record.location, f"{field} is {found!r}, and known are {', '.join(self.among[1])}")
-            if not holds(found, value):
+            if not holds(record.fields[field], value):
                 return None
         content = _CONTENT[self.form](record.fields, self.turns)
         if isinstance(content, str):

@@ -113,11 +113,16 @@ def _margin(fields: Mapping[str, Any]) -> float | str | None:
     names = ("margin",) if "margin" in fields else scores
     if names is None:
         return None
-    values = [fields[name] for name in names]
-    for name, value in zip(names, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"field {name!r} is {value!r}, not a finite number"
-    return float(values[0] if len(values) == 1 else values[0] - values[1])
+    values = [_number(fields, name) for name in names]
+    problem = next((value for value in values if isinstance(value, str)), None)
+    return problem or (values[0] if len(values) == 1 else values[0] - values[1])
+
+
+def _number(fields: Mapping[str, Any], name: str) -> float | str:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return f"field {name!r} is {value!r}, not a finite number"
+    return float(value)
 
 
 def scored(fields: Mapping[str, Any], turns: Turns = ()) -> dict[str, Any] | str:
@@ -129,7 +134,5 @@ def scored(fields: Mapping[str, Any], turns: Turns = ()) -> dict[str, Any] | str
     )
     if problem is not None:
         return problem
-    value = fields.get("value")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return f"field 'value' is {value!r}, not a finite number"
-    return {"prompt": prompt, "answer": answer, "value": float(value)}
+    value = _number(fields, "value")
+    return value if isinstance(value, str) else {"prompt": prompt, "answer": answer, "value": value}

@@ -1,4 +1,4 @@
-"""How well held-out pairs are told apart: an objective's metrics, with intervals of its accuracies."""
+"""An objective's metrics on held-out judged answers, with intervals of its accuracies."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.stats import binomtest
 
 from aya_jax.data.batches import BatchLoader, ordered_batches
+from aya_jax.models.low_rank import Model
 from aya_jax.objectives.metrics import Metrics, WeightedSum, mean, total
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.objective import make_objective
 from aya_jax.training.placement import place, row_share
-from aya_jax.training.state import Model
 from aya_jax.training.validation import find_tasks, held_out_store, is_due
 
 _ACCURACIES = ("rewards/accuracies", "accuracy")
 
 
-class PairValidator:
-    """Measures the tasks of a run on their held-out pairs.
+class ObjectiveValidator:
+    """Measures the tasks of a run on their held-out pairs or answers.
 
     Attributes:
-      tasks: those that have held-out pairs.
+      tasks: those that have any.
       stores: of each.
     """
 
@@ -51,7 +51,7 @@ class PairValidator:
         return is_due(self._config, self.tasks, done)
 
     def measure(self, params: Any) -> dict[str, float]:
-        """The numbers of a validation record: each metric over all pairs, by language and by task."""
+        """The numbers of a validation record: each metric over all of them, by language and by task."""
         by_task = {task: self._measure_task(params, task) for task in self.tasks}
         numbers = describe("", list(by_task.values()))
         languages = {task: store.manifest.language for task, store in self.stores.items()}
