@@ -32,7 +32,8 @@ class Verb:
       root: "module:Class" of its root configuration class; the module imports neither JAX nor TensorFlow.
       run: "module:function" that is called with the `Resolved` configuration.
       help: one line.
-      together: whether several processes can do it together (docs/distributed.md).
+      together: whether several processes can do it together (docs/distributed.md); a configuration whose `alone` says why it
+        cannot is an exception.
       base: gin files that are read before those of the command line.
     """
 
@@ -74,6 +75,7 @@ VERBS: dict[str, Verb] = {
         "aya_jax.synthesis.config:OnlineConfig",
         "aya_jax.synthesis.online:run",
         "rounds of sampling answers, scoring them, and training on the best against the worst",
+        together=True,
     ),
     "evaluate": Verb(
         "aya_jax.evaluation.config:EvaluateConfig",
@@ -91,6 +93,7 @@ VERBS: dict[str, Verb] = {
         "aya_jax.inference.generate_config:GenerateConfig",
         "aya_jax.inference.generate:run",
         "answers to a prompt, or to the rows of a JSONL file",
+        together=True,
         base=("generate/base.gin",),
     ),
     "serve": Verb(
@@ -243,15 +246,18 @@ def _run_verb(name: str, arguments: Arguments) -> None:
             [f"aya {name}: no gin file given: aya {name} FILE.gin; aya {name} --help lists what it takes"]
         )
 
+    launch = _launch(name, verb, arguments.processes)
+
     def prepare() -> Resolved:
         resolved = _resolve(load(verb.root), [*verb.base, *files], arguments)
+        if launch is not None and (reason := getattr(resolved.config, "alone", None)):
+            raise ConfigError([f"aya {name}: {reason}; start it once, with --process_count=1"])
         # The mesh is the verb's own, or that of the model that it runs.
         owner = resolved.config if hasattr(resolved.config, "mesh") else getattr(resolved.config, "model", None)
         flags = getattr(getattr(owner, "mesh", None), "xla_flags", ())
         set_xla_flags(flags, os.environ)
         return resolved
 
-    launch = _launch(name, verb, arguments.processes)
     if launch is None:
         resolved = prepare()  # before the import: mistakes come without JAX
         load(verb.run)(resolved)

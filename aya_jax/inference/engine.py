@@ -280,12 +280,11 @@ class Engine:
         chunk = self._chunk(placed, size)
         span = self._span(max(sample.read for sample in placed.values()) + size)
         self._state, scores = self._programs.prefill(self._params, self._state, chunk, span=span, scored=scored)
+        scores = jax.tree.map(np.asarray, scores)
         for row, sample in placed.items():
             count = int(chunk.count[row])
             if scored:
-                sample.scores += _prompt_scores(
-                    jax.tree.map(lambda a, row=row: np.asarray(a[row]), scores), sample, count
-                )
+                sample.scores += _prompt_scores(Scores(*(array[row] for array in scores)), sample, count)
             sample.read += count
             sample.slot.prompt = sample.prompt[: sample.read]
             sample.slot.written = max(sample.slot.written, sample.read)

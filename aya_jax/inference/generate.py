@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,6 +22,9 @@ from aya_jax.inference.prompts import Row, digest, read_rows
 from aya_jax.inference.protocol import Completion, FailedResponse, Generator, Request, Response, Token
 from aya_jax.inference.remote_config import RemoteModelConfig
 
+if TYPE_CHECKING:
+    from aya_jax.inference.shared_journal import SharedJournal
+
 
 def run(resolved: Resolved[GenerateConfig]) -> None:
     """Answers the prompt, or the rows of the input that have no answer yet.
@@ -29,7 +32,7 @@ def run(resolved: Resolved[GenerateConfig]) -> None:
     Raises:
       UserError: rows are wrong, the model is not to be had, or the output cannot be written; answers that there are stay.
     """
-    config, console = resolved.config, Console()
+    config, console = resolved.config, _console(resolved.config)
     rows = None if config.input is None else read_rows(config.input, config.sampling, chat=config.chat)
     talks = rows is None and config.prompt is None
     model = config.model
@@ -42,8 +45,7 @@ def run(resolved: Resolved[GenerateConfig]) -> None:
             prompt = (Message("user", config.prompt),) if config.chat else config.prompt
             answer_one(generator, Request(id="prompt", prompt=prompt, sampling=config.sampling), console)
         else:
-            question = _question(resolved, generator)
-            with Journal(config.output, question) as journal:
+            with _open_journal(config, _question(resolved, generator)) as journal:
                 answer_rows(generator, rows, journal, console)
                 journal.finish()
             console.print(f"{config.output} has the answers.", highlight=False, soft_wrap=True)
@@ -60,6 +62,23 @@ def open_model(config: LocalModelConfig | RemoteModelConfig, say: Callable[[str]
     return open_generator(config, say)
 
 
+def _console(config: GenerateConfig) -> Console:
+    """Where it prints; of several processes the first one does."""
+    if isinstance(config.model, RemoteModelConfig):  # without JAX, which takes a second to import
+        return Console()
+    from aya_jax.parallel.distributed import process_info
+
+    return Console(quiet=process_info().index != 0)
+
+
+def _open_journal(config: GenerateConfig, question: str) -> Journal | SharedJournal:
+    if isinstance(config.model, RemoteModelConfig):
+        return Journal(config.output, question)
+    from aya_jax.inference.shared_journal import SharedJournal
+
+    return SharedJournal(config.output, question)
+
+
 def answer_one(generator: Generator, request: Request, console: Console) -> None:
     """Prints the answers to one prompt."""
     for response in generator.generate([request]):
@@ -69,7 +88,7 @@ def answer_one(generator: Generator, request: Request, console: Console) -> None
             console.print(completion.text, highlight=False, markup=False, soft_wrap=True)
 
 
-def answer_rows(generator: Generator, rows: list[Row], journal: Journal, console: Console) -> None:
+def answer_rows(generator: Generator, rows: list[Row], journal: Journal | SharedJournal, console: Console) -> None:
     """Answers the rows that the journal lacks, and shows how fast."""
     done = journal.done
     left = [row for row in rows if int(row.request.id) not in done]

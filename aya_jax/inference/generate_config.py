@@ -37,6 +37,13 @@ class GenerateConfig:
     output: str | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
+    @property
+    def alone(self) -> str | None:
+        """Why several processes cannot do this together; None: they can."""
+        if isinstance(self.model, RemoteModelConfig):
+            return "an endpoint is asked by one process"
+        return "a conversation is with one process" if self.prompt is None and self.input is None else None
+
     def validate(self) -> Iterator[Problem]:
         """Yields what is missing, or given twice."""
         if self.prompt is None and self.input is None and not self.chat:

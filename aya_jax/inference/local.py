@@ -1,6 +1,8 @@
 """A model on this machine as a generator: texts and conversations around the engine, which knows tokens only.
 
-The engine runs in a thread of its own. Requests come from any thread; what becomes of them is told from that one.
+The engine runs in a thread of its own. Requests come from any thread; what becomes of them is told from that one. On a mesh
+of several processes there is no such thread: each process asks for the same, in the same order, and all take every step
+together, in the thread that asks.
 """
 
 from __future__ import annotations
@@ -49,8 +51,10 @@ class LocalGenerator:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._jobs: set[_Job] = set()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if not mesh.is_multi_process:  # a thread would take requests in when it happens to see them
+            self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+            self._thread.start()
 
     @functools.cached_property
     def weights_digest(self) -> str:
@@ -88,6 +92,8 @@ class LocalGenerator:
                     open_jobs[request.id] = collector.job = self.start(request, collector)
                 if not open_jobs:
                     return
+                while self._thread is None and done.empty():
+                    self._turn()
                 response = done.get()
                 if isinstance(response, BaseException):
                     raise response
@@ -117,6 +123,9 @@ class LocalGenerator:
                 outcome.put((None, error))
 
         self._commands.put(run)
+        if self._thread is None:
+            with jax.set_mesh(self._mesh):
+                self._obey(wait=False)
         value, error = outcome.get()
         if error is not None:
             raise error
@@ -125,7 +134,8 @@ class LocalGenerator:
     def close(self) -> None:
         """Ends the thread; what is not finished is cancelled."""
         self._commands.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def __enter__(self) -> LocalGenerator:
         return self
@@ -153,7 +163,12 @@ class LocalGenerator:
         if self._failure is not None:
             raise UserError(f"the engine has stopped: {self._failure!r}") from self._failure
 
-    # In the engine's thread ------------------------------------------------------------------------------------------
+    # In the engine's thread, where it has one ------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        with jax.set_mesh(self._mesh):
+            self._obey(wait=False)
+            self._engine.step()
 
     def _run(self) -> None:
         try:

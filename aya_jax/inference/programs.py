@@ -119,6 +119,10 @@ class Programs:
     def _pin(self, array: jax.Array) -> jax.Array:
         return constrain(array, self._decoder.rules, _LOGITS_DIMS)
 
+    def _everywhere(self, tree: Any) -> Any:
+        """What the hosts read, whole on every device: each of several processes then sees all of it."""
+        return jax.tree.map(lambda array: constrain(array, self._decoder.rules, (None,) * array.ndim), tree)
+
     def _prefill(
         self, params: Any, state: State, chunk: Chunk, span: int | None, scored: bool
     ) -> tuple[State, Scores | None]:
@@ -130,6 +134,7 @@ class Programs:
         scores = None
         if scored:
             scores = self._scores(self._decoder.logits(params, hidden), chunk.next_ids, MAX_TOP_LOG_PROBS)
+            scores = self._everywhere(scores)
             hidden = jnp.take_along_axis(hidden, jnp.maximum(chunk.count - 1, 0)[:, None, None], axis=1)
         slots = jnp.where(chunk.count > 0, self._numbers(chunk.rows), self._slots)  # out of bounds: dropped
         logits = state.logits.at[slots].set(self._decoder.logits(params, hidden[:, 0]), mode="drop")
@@ -192,7 +197,7 @@ class Programs:
 
         start = (jnp.int32(0), state, slots, given, jnp.asarray(False))
         _, state, _, given, _ = jax.lax.while_loop(goes_on, one, start)
-        return state, given
+        return state, self._everywhere(given)
 
     def _scores(self, logits: jax.Array, ids: jax.Array, top: int | None) -> Scores:
         if not top:

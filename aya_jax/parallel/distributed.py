@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from aya_jax.config.errors import UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.parallel.launch import Launch
 
-_SEEN_WITHIN = 30.0  # seconds in which a network file system shows a new file to other machines
+SEEN_WITHIN = 30.0  # seconds in which a network file system shows a new file to other machines
 _hosts: dict[int, str] = {}
 
 
@@ -120,6 +122,11 @@ def agree(text: str | None) -> str | None:
     return np.asarray(multihost_utils.broadcast_one_to_all(content), np.uint8).tobytes()[1:].decode()
 
 
+def agree_on(value: Any) -> Any:
+    """What process 0 says, a value of JSON, on every process; every process must call it."""
+    return json.loads(agree(json.dumps(value)))
+
+
 def whole(array: jax.Array) -> np.ndarray:
     """All of an array on the host, whichever processes its parts lie in. Every process must call it."""
     if array.is_fully_addressable:
@@ -127,7 +134,7 @@ def whole(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def check_shared(folder: Path, *, patience: float = _SEEN_WITHIN) -> None:
+def check_shared(folder: Path, *, patience: float = SEEN_WITHIN) -> None:
     """Refuses a folder that is another one on some of the machines. Every process must call it.
 
     Process 0 writes a file of a random name, and the others look for it.

@@ -1,4 +1,7 @@
-"""Answers to prompts on disk: sampled, then scored; each step is done once, whatever interrupts it."""
+"""Answers to prompts on disk: sampled, then scored; each step is done once, whatever interrupts it.
+
+Of several processes, all of which do all of it, process 0 reads and writes the files.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from rich.console import Console
 from rich.progress import track
 
 from aya_jax.config import UserError
-from aya_jax.config.files import write_atomic
 from aya_jax.data.chat import Message
 from aya_jax.data.mixture import permutation
 from aya_jax.inference.config import SamplingConfig
-from aya_jax.inference.journal import Journal
 from aya_jax.inference.local import LocalGenerator
 from aya_jax.inference.prompts import Row, read_rows, row_seed
 from aya_jax.inference.protocol import Completion, Request, Response
+from aya_jax.inference.shared_journal import SharedJournal
+from aya_jax.parallel import shared_files
 from aya_jax.synthesis.config import OnlineConfig, PromptsConfig
 from aya_jax.synthesis.scorers import Answer, Scorer
 
@@ -101,7 +104,7 @@ def sample(
       weights: which weights these are, in words that differ where they do.
       console: shows progress.
     """
-    if not file.exists():
+    if not shared_files.exists(file):
         sampling = dataclasses.replace(config.sampling, n=samples, log_probs=0)
         settings = [dataclasses.asdict(sampling), draw, weights, [each.number for each in asked]]
         question = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -113,7 +116,7 @@ def sample(
             )
             for place, each in enumerate(asked)
         ]
-        with Journal(file, question) as journal:
+        with SharedJournal(file, question) as journal:
             left = [request for request in requests if int(request.id) not in journal.done]
             for request in [request for request in left if _too_long(request, generator)]:
                 left.remove(request)
@@ -174,7 +177,7 @@ def score(
       penalty: taken off the reward of an answer that was not finished.
       file: where the scored records are kept.
     """
-    if not file.exists():
+    if not shared_files.exists(file):
         answers = [
             Answer(each.messages, answer["text"], each.fields)
             for each, record in zip(asked, records, strict=True)
@@ -188,11 +191,11 @@ def score(
                 usable = answer["text"].strip() and not math.isnan(reward)
                 answer["reward"] = reward - penalty * (not answer["finished"]) if usable else None
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-        write_atomic(file, "".join(lines))
+        shared_files.write_text(file, "".join(lines))
     return read_records(file)
 
 
 def read_records(file: Path) -> list[Record]:
     """The records of a file."""
-    with open(file, encoding="utf-8") as lines:  # not `splitlines`, which cuts at U+2028 within a text too
-        return [json.loads(line) for line in lines]
+    # Not `splitlines`, which cuts at U+2028 within a text too.
+    return [json.loads(line) for line in shared_files.read_text(file).split("\n") if line]

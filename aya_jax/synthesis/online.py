@@ -5,6 +5,7 @@
     RUN_DIR/rounds.json, rounds.svg                           the summaries together, and as a picture
 
 Weights go from training to the engine on the devices. Each step leaves a file when it is done, and is not done again.
+Several processes do every step together, on one mesh; process 0 has the files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 from aya_jax.config import Resolved, RunDirectory, UserError, resolve
-from aya_jax.config.files import write_atomic
 from aya_jax.config.text import text_of
 from aya_jax.data.config import MixtureConfig
 from aya_jax.inference.config import LocalModelConfig
@@ -31,6 +31,8 @@ from aya_jax.interop.model_dir import find_model, load_params
 from aya_jax.models.low_rank import merged
 from aya_jax.models.transformer import Transformer
 from aya_jax.objectives.config import PolicyGradientConfig
+from aya_jax.parallel import shared_files
+from aya_jax.parallel.distributed import check_shared
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.synthesis import answers, diagnostics, pairs
 from aya_jax.synthesis.answers import Asked, Record
@@ -54,19 +56,19 @@ def run(resolved: Resolved[OnlineConfig]) -> None:
       UserError: for anything the user can put right; what was done stays.
       KeyboardInterrupt: it was stopped from the keyboard.
     """
-    config, console = resolved.config, make_console()
-    if jax.process_count() > 1:
-        raise UserError("aya online runs in one process: start it on one machine")
+    config, first = resolved.config, jax.process_index() == 0
+    console = make_console(quiet=not first)
     prompts = answers.read_prompts(config.prompts)
     mesh = make_mesh(config.train.mesh)
     with (
-        RunDirectory.open(config.run_dir, resolved, environment.describe()),
+        RunDirectory.open(config.run_dir, resolved, environment.describe(), writer=first) as directory,
         jax.set_mesh(mesh),
         contextlib.closing(Rounds(config, prompts, mesh, console)) as rounds,
     ):
+        check_shared(directory.path)
         summaries = [rounds.summary(number) for number in range(config.rounds + 1)]
-        write_atomic(Path(config.run_dir) / "rounds.json", json.dumps(summaries, indent=1) + "\n")
-        write_atomic(Path(config.run_dir) / "rounds.svg", draw(summaries))
+        shared_files.write_text(directory.path / "rounds.json", json.dumps(summaries, indent=1) + "\n")
+        shared_files.write_text(directory.path / "rounds.svg", draw(summaries))
     show(console, summaries)
     console.print(f"The model: {rounds.folder(config.rounds) / 'train'}", highlight=False, soft_wrap=True)
 
@@ -98,14 +100,13 @@ class Rounds:
     def summary(self, number: int) -> dict[str, Any]:
         """What a round gave; done first, or what is left of it, if need be."""
         file = self.folder(number) / SUMMARY
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
+        if not shared_files.exists(file):
             name = f"Round {number} of {self._config.rounds}" if number else "The model as it came"
             self._console.print(f"\n{name}", style="bold", highlight=False)
             training = self._train(number) if number else {}
             found = {"round": number, **training, **self._measure(number)}
-            write_atomic(file, json.dumps(found, indent=1) + "\n")
-        return json.loads(file.read_text(encoding="utf-8"))
+            shared_files.write_text(file, json.dumps(found, indent=1) + "\n")
+        return json.loads(shared_files.read_text(file))
 
     def _train(self, number: int) -> dict[str, Any]:
         """Trains round `number` on answers of the round before it."""
@@ -117,7 +118,7 @@ class Rounds:
         policy = config.train.objective if isinstance(config.train.objective, PolicyGradientConfig) else None
         chosen = pairs.choose(asked, scored, config.min_margin, policy, self._reference(scored) if policy else ())
         stores = folder / "stores"
-        if not (folder / "train").exists():
+        if not shared_files.exists(folder / "train"):
             stores = pairs.store_rows(chosen, folder, self._vocabulary(), config.validation_permille)
         if self._generator is not None:
             self._generator.release()
@@ -151,7 +152,7 @@ class Rounds:
         found = {"held_out": diagnostics.describe(records, self._reference(records) if number else None)}
         if number:
             before = answers.read_records(self.folder(0) / "held_out.jsonl")
-            first = json.loads((self.folder(0) / SUMMARY).read_text(encoding="utf-8"))["held_out"]
+            first = self.summary(0)["held_out"]
             found |= {
                 "change": diagnostics.change(before, records),
                 "warnings": diagnostics.warnings(first, found["held_out"]),
@@ -162,9 +163,9 @@ class Rounds:
         self, model: int, asked: Sequence[Asked], folder: Path, drawn: str, scored: str, samples: int, draw: str
     ) -> list[Record]:
         """Scored answers of a round's model."""
-        if (folder / scored).exists():
+        if shared_files.exists(folder / scored):
             return answers.read_records(folder / scored)
-        if not (folder / drawn).exists():
+        if not shared_files.exists(folder / drawn):
             self._take(model)
         records = answers.sample(
             self._generator,
@@ -236,7 +237,7 @@ class Rounds:
             data=dataclasses.replace(train.data, store_dir=str(stores), mixture=mixture),
         )
         file = folder / "train.gin"
-        write_atomic(file, text_of(config))
+        shared_files.write_text(file, text_of(config))
         return resolve(TrainConfig, files=[file])
 
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+
 from aya_jax.config import UserError
-from aya_jax.config.files import write_atomic
-from aya_jax.data import prepare
+from aya_jax.data import prepare, store
 from aya_jax.data.prepare_config import PrepareConfig, TaskConfig
 from aya_jax.objectives.config import PolicyGradientConfig
 from aya_jax.objectives.policy_gradient import advantages
+from aya_jax.parallel import shared_files
 from aya_jax.synthesis.answers import Asked, Record
 
 TASK = "online_"
@@ -99,7 +101,8 @@ def _said(answer: Mapping[str, Any]) -> list[dict[str, str]]:
 def store_rows(chosen: Chosen, folder: Path, vocabulary: str, permille: int) -> Path:
     """Writes the rows, and a token store of each language with at least two prompts; returns the stores' directory.
 
-    Of each language the first prompts, `permille` of a thousand and at least one, are held out.
+    Of each language the first prompts, `permille` of a thousand and at least one, are held out. Of several processes, all of
+    which must call it, process 0 writes.
 
     Raises:
       UserError: no language has enough prompts, or a row cannot be rendered.
@@ -118,7 +121,7 @@ def store_rows(chosen: Chosen, folder: Path, vocabulary: str, permille: int) -> 
     train, validation, stores = folder / "trained.jsonl", folder / "validation.jsonl", folder / "stores"
     for file, kept in ((train, False), (validation, True)):
         rows = [row for row in chosen.rows if row["language"] in prompts and (row["row"] in held_out) == kept]
-        write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        shared_files.write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tasks = tuple(
         TaskConfig(
             name=f"{TASK}{language}",
@@ -131,13 +134,9 @@ def store_rows(chosen: Chosen, folder: Path, vocabulary: str, permille: int) -> 
         )
         for language in prompts
     )
-    prepare.prepare(
-        PrepareConfig(
-            store_dir=str(stores),
-            data_dir="sample",
-            vocabulary=vocabulary,
-            tasks=(),
-            extra_tasks=tasks,
-        )
-    )
+    config = PrepareConfig(store_dir=str(stores), data_dir="sample", vocabulary=vocabulary, tasks=(), extra_tasks=tasks)
+    if jax.process_index() == 0:
+        prepare.prepare(config)
+    for task in tasks:
+        shared_files.await_file(Path(store.store_path(str(stores), task.name, "train")))
     return stores

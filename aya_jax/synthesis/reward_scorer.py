@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
@@ -20,7 +20,7 @@ from aya_jax.parallel.config import LogicalAxes
 from aya_jax.synthesis.config import RewardModelConfig
 from aya_jax.synthesis.scorers import Answer
 from aya_jax.synthesis.token_batches import token_batches
-from aya_jax.training.placement import batch_shards, place
+from aya_jax.training.placement import batch_shards, place_whole
 from aya_jax.training.state import abstract_params
 
 
@@ -51,7 +51,7 @@ class RewardScorer:
         self._model = RewardModel(found.config, PrecisionConfig(), rules)
         self._params = load_params(found, abstract_params(self._model, mesh))
         self._rows = whole_shards(config.rows, mesh, rules)
-        self._score = jax.jit(self._last_rewards)
+        self._score = jax.jit(self._last_rewards, out_shardings=everywhere(mesh))
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
         """As `Scorer.score`; an answer that is too long for the model, or empty, has no reward."""
@@ -61,7 +61,7 @@ class RewardScorer:
         for chosen, tokens in token_batches([sequences[n] for n in fitting], self._rows):
             last = np.zeros((self._rows, 1), np.int32)
             last[: len(chosen), 0] = [len(sequences[fitting[n]]) - 1 for n in chosen]
-            batch = place({"tokens": tokens, "last": last}, self._mesh, self._model.rules)
+            batch = place_whole({"tokens": tokens, "last": last}, self._mesh, self._model.rules)
             found = np.asarray(self._score(self._params, batch))
             for row, number in enumerate(chosen):
                 rewards[fitting[number]] = float(found[row])
@@ -85,7 +85,9 @@ class LogProbScorer:
         self._found, self._mesh = found, mesh
         self._model = Transformer(found.config, precision, rules)
         self._rows = whole_shards(rows, mesh, rules)
-        self._score = jax.jit(lambda params, batch: self._model(params, batch).log_probs)
+        self._score = jax.jit(
+            lambda params, batch: self._model(params, batch).log_probs, out_shardings=everywhere(mesh)
+        )
 
     def score(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[float]:
         """The sum over each answer's tokens of log p(token | prompt and answer so far)."""
@@ -94,10 +96,15 @@ class LogProbScorer:
         sums = [0.0] * len(sequences)
         for chosen, tokens in token_batches(sequences, self._rows):
             batch = {"tokens": tokens, "targets": np.roll(tokens, -1, axis=1)}
-            found = np.asarray(self._score(params, place(batch, self._mesh, self._model.rules)), np.float64)
+            found = np.asarray(self._score(params, place_whole(batch, self._mesh, self._model.rules)), np.float64)
             for row, number in enumerate(chosen):
                 sums[number] = float(found[row, len(prompts[number]) - 1 : len(sequences[number]) - 1].sum())
         return sums
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Whole on every device, where each of several processes reads it."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def whole_shards(rows: int, mesh: Mesh, rules: LogicalAxes) -> int:

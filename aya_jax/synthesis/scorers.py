@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import jax
+
 from aya_jax.config import UserError
 from aya_jax.data.chat import Message
+from aya_jax.parallel.distributed import agree_on
 from aya_jax.synthesis.config import RewardEndpointConfig, RewardFunctionConfig, RewardModelConfig
 
 if TYPE_CHECKING:
@@ -53,14 +56,26 @@ def open_scorer(
       UserError: there is no such model or function.
     """
     if isinstance(config, RewardFunctionConfig):
-        return FunctionScorer(config)
+        return OnFirstProcess(lambda: FunctionScorer(config))
     if isinstance(config, RewardEndpointConfig):
         from aya_jax.synthesis.endpoint_scorer import EndpointScorer
 
-        return EndpointScorer(config)
+        return OnFirstProcess(lambda: EndpointScorer(config))
     from aya_jax.synthesis.reward_scorer import RewardScorer
 
     return RewardScorer(config, mesh, rules, say)
+
+
+class OnFirstProcess:
+    """A scorer that process 0 asks for all: a function may be random, and calls to an endpoint cost."""
+
+    def __init__(self, make: Callable[[], Scorer]):
+        """Makes the scorer where it is used."""
+        self._scorer = make() if jax.process_index() == 0 else None
+
+    def score(self, answers: Sequence[Answer]) -> list[float]:
+        """As `Scorer.score`; every process must call it."""
+        return agree_on(None if self._scorer is None else self._scorer.score(answers))
 
 
 class FunctionScorer:

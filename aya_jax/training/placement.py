@@ -98,6 +98,14 @@ def place(batch: Mapping[str, np.ndarray], mesh: Mesh, rules: LogicalAxes) -> di
     return {name: put(array) for name, array in batch.items()}
 
 
+def place_whole(batch: Mapping[str, np.ndarray], mesh: Mesh, rules: LogicalAxes) -> dict[str, jax.Array]:
+    """Puts a batch that every process has whole, arrays [B, S], on the devices."""
+    sharding = batch_sharding(mesh, rules)
+    return {
+        name: jax.make_array_from_callback(array.shape, sharding, array.__getitem__) for name, array in batch.items()
+    }
+
+
 def in_reading_order(rows: Any, share: RowShare) -> Any:
     """Rows [B, ...] of a placed batch, on the host, in the order in which they were read."""
     if share.order == tuple(range(len(share.order))):

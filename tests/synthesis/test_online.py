@@ -19,9 +19,11 @@ from aya_jax.parallel.mesh import make_mesh
 from aya_jax.synthesis.config import OnlineConfig, RewardModelConfig
 from aya_jax.synthesis.reward_scorer import LogProbScorer, RewardScorer
 from aya_jax.synthesis.scorers import Answer
-from tests.training import small_run, tuning
+from tests.training import process_pair, small_run, tuning
 
 ROUNDS = 2
+# Sums over two replicas do not depend on their order, so that two processes and one agree to the bit.
+REPLICAS = ("--gin.MeshConfig.data=2", "--gin.MeshConfig.fsdp=1")
 WORDS = ("no", "yes", "maybe")
 # Half of what the model learns to say are digits, half are words.
 SPOKEN = [
@@ -78,6 +80,13 @@ def command(workplace, name, *more):
 def whole(workplace):
     """(run directory, output) of an uninterrupted run."""
     return workplace / "whole", small_run.run(*command(workplace, "whole"))
+
+
+@pytest.fixture(scope="module")
+def one_mesh(workplace):
+    """The directory of a run of one process with two devices, replicas of each other."""
+    small_run.run(*command(workplace, "one-mesh", *REPLICAS), devices=2)
+    return workplace / "one-mesh"
 
 
 def summaries(run_dir):
@@ -216,28 +225,69 @@ def test_eight_devices_answer_and_learn_as_one(workplace, whole):
     assert ours["held_out"]["reward"] == pytest.approx(theirs["held_out"]["reward"], abs=0.2)
 
 
-def test_a_reward_model_scores_as_it_was_measured(workplace):
-    """How many held-out pairs it tells apart, from their texts: what its training's validation says."""
-    run_dir = workplace / "reward-run"
-    small_run.run(
-        *(
-            "train",
-            workplace / "reward.gin",
-            tuning.SEARCH,
-            f"--gin.RUN_DIR={run_dir}",
-            f"--gin.MODEL_DIR={workplace / 'base'}",
-        )
+@pytest.mark.slow
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("moment", [None, "answers.jsonl.partial", "train/checkpoints/4"])
+def test_two_processes_are_the_same_run(workplace, one_mesh, moment):
+    """Also where one was killed while it sampled or trained, which ends the other: the same command goes on."""
+    name = f"two-{str(moment).split('/')[0]}"
+    with process_pair.alone():
+        if moment is not None:
+            with process_pair.Processes(*command(workplace, name, *REPLICAS), devices=1) as processes:
+                second = processes.all[1]
+                small_run.wait_for(lambda: (workplace / name / "rounds" / "02" / moment).exists(), second)
+                second.kill()
+                assert processes.finish()[0][0] not in (0, None)
+            assert not (workplace / name / "rounds.json").exists()
+        first, other = process_pair.run(*command(workplace, name, *REPLICAS), devices=1)
+    assert "Rewards of held-out prompts" in first
+    assert other == ""
+    assert summaries(workplace / name) == summaries(one_mesh)
+    found, expected = (
+        small_run.parameters(folder / "rounds" / "02" / "train", 12) for folder in (workplace / name, one_mesh)
     )
-    said = small_run.records(run_dir)[-1]
+    for key, value in expected.items():
+        assert found[key].tobytes() == value.tobytes(), key
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_two_processes_are_judged_by_a_reward_model_as_one_is(workplace, reward_run, one_mesh):
+    """The model judges over the mesh, and the answers to be judged are the same."""
+    options = ["--gin.OnlineConfig.scorer=@RewardModelConfig()", f"--gin.RewardModelConfig.model_dir={reward_run}"]
+    with process_pair.alone():
+        process_pair.run(*command(workplace, "judged", *REPLICAS, "--gin.OnlineConfig.rounds=1", *options), devices=1)
+    judged, by_rule = (records(run_dir, 1, "scored.jsonl") for run_dir in (workplace / "judged", one_mesh))
+    scorer = RewardScorer(RewardModelConfig(model_dir=str(reward_run)), make_mesh(MeshConfig()), LogicalAxes(), print)
+    for record, other in zip(judged, by_rule, strict=True):
+        assert [answer["tokens"] for answer in record["answers"]] == [answer["tokens"] for answer in other["answers"]]
+        messages = (Message("user", PROMPTS[record["row"]]["prompt"]),)
+        expected = scorer.score([Answer(messages, answer["text"], {}) for answer in record["answers"]])
+        for answer, reward in zip(record["answers"], expected, strict=True):
+            assert np.isnan(reward) if answer["reward"] is None else answer["reward"] == pytest.approx(reward, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def reward_run(workplace):
+    """The directory of a run that has trained a reward model."""
+    run_dir = workplace / "reward-run"
+    start = f"--gin.MODEL_DIR={workplace / 'base'}"
+    small_run.run("train", workplace / "reward.gin", tuning.SEARCH, f"--gin.RUN_DIR={run_dir}", start)
+    return run_dir
+
+
+def test_a_reward_model_scores_as_it_was_measured(workplace, reward_run):
+    """How many held-out pairs it tells apart, from their texts: what its training's validation says."""
+    said = small_run.records(reward_run)[-1]
     mesh = make_mesh(MeshConfig())
-    scorer = RewardScorer(RewardModelConfig(model_dir=str(run_dir), rows=8), mesh, LogicalAxes(), print)
+    scorer = RewardScorer(RewardModelConfig(model_dir=str(reward_run), rows=8), mesh, LogicalAxes(), print)
     answers = [
         Answer((Message("user", pair["prompt"]),), pair[side], {}) for pair in PAIRS for side in ("chosen", "rejected")
     ]
     rewards = np.array(scorer.score(answers)).reshape(-1, 2)
     difference = rewards[:, 0] - rewards[:, 1]
     assert (difference > 0).mean() > 0.9
-    trained = [record for record in small_run.records(run_dir) if record["kind"] == "train"]
+    trained = [record for record in small_run.records(reward_run) if record["kind"] == "train"]
     assert trained[-1]["accuracy"] > 0.9
     # Held-out pairs are among these; their mean margin is that of a subset of this size or the validation's own.
     held_out = [k for k in range(len(PAIRS)) if _is_held_out(workplace, PAIRS[k])]

@@ -1,0 +1,62 @@
+"""A journal that all processes of a run keep together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from aya_jax.config import UserError
+from aya_jax.inference.journal import Journal
+from aya_jax.parallel.distributed import agree, agree_on
+
+
+class SharedJournal:
+    """A `Journal` whose file process 0 has; the others know what is done. Every process calls every method, alike.
+
+    Attributes:
+      path: of the journal.
+    """
+
+    def __init__(self, output: str | Path, question: str):
+        """As `Journal`.
+
+        Raises:
+          UserError: as `Journal`, and where this process has another question than process 0.
+        """
+        self._own = Journal(output, question) if jax.process_index() == 0 else None
+        self.path = Path(f"{output}.partial")
+        if agree(question) != question:
+            raise UserError(
+                f"{output}: process {jax.process_index()} has other prompts or another model than process 0: the files of a "
+                "run are the same on all machines"
+            )
+        self._done = set(agree_on(sorted(self._own.done) if self._own else []))
+
+    @property
+    def done(self) -> set[int]:
+        """Rows that have been answered."""
+        return self._done
+
+    def add(self, row: int, record: dict[str, Any]) -> None:
+        """Keeps a row's answer."""
+        self._done.add(row)
+        if self._own is not None:
+            self._own.add(row, record)
+
+    def finish(self) -> None:
+        """As `Journal.finish`; when it returns, the output is there."""
+        if self._own is not None:
+            self._own.finish()
+        agree(None)
+
+    def __enter__(self) -> SharedJournal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._own is not None:
+            self._own.__exit__(kind, error, trace)
