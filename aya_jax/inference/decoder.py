@@ -191,7 +191,10 @@ class Decoder:
         return layers.norm(self.config, params["final_norm"]["scale"], x), tuple(new)
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
-        """float32 [..., V] from the final norm's output [..., D]."""
+        """float32 [V, ...] from the final norm's output [..., D].
+
+        The vocabulary first, as the table has it: otherwise a CPU turns the product over for every token.
+        """
         table = params["embedding" if self.config.tie_embeddings else "head"]["table"]
-        logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("vd,...d->v...", table, hidden, preferred_element_type=jnp.float32)
         return self.config.logit_scale * logits

@@ -19,7 +19,7 @@ from aya_jax.kernels.attention.cached import CACHE_DIMS
 from aya_jax.parallel.config import as_tuple
 from aya_jax.parallel.sharding import constrain, partition_spec
 
-_LOGITS_DIMS = ("batch", None)
+_ROW_DIMS = ("batch", None)
 
 
 class State(NamedTuple):
@@ -27,12 +27,12 @@ class State(NamedTuple):
 
     Attributes:
       cache: keys and values.
-      logits: float32 [B, V], of the token that comes next.
+      hidden: [B, D], the final norm's output at the last token, from which the next one follows.
       seen: bool [B, V], tokens that have occurred; kept up for rows with a repetition penalty.
     """
 
     cache: Cache
-    logits: jax.Array
+    hidden: jax.Array
     seen: jax.Array
 
 
@@ -108,16 +108,16 @@ class Programs:
 
     def empty_state(self, length: int, chunk: int, cache_dtype: str) -> State:
         """The state of slots for sequences of at most `length` tokens that are read at most `chunk` at a time."""
-        shape = (self._slots, self._decoder.config.vocab_size)
+        config = self._decoder.config
 
         def make() -> tuple[jax.Array, jax.Array]:
-            logits, seen = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool)
-            return self._pin(logits), self._pin(seen)
+            hidden = jnp.zeros((self._slots, config.embed_dim), self._decoder.model.precision.compute)
+            return self._pin(hidden), self._pin(jnp.zeros((self._slots, config.vocab_size), bool))
 
         return State(self._decoder.empty_cache(self._slots, length, chunk, cache_dtype), *jax.jit(make)())
 
     def _pin(self, array: jax.Array) -> jax.Array:
-        return constrain(array, self._decoder.rules, _LOGITS_DIMS)
+        return constrain(array, self._decoder.rules, _ROW_DIMS)
 
     def _everywhere(self, tree: Any) -> Any:
         """What the hosts read, whole on every device: each of several processes then sees all of it."""
@@ -133,12 +133,12 @@ class Programs:
         hidden, cache = self._decoder.forward(params, state.cache, tokens, span=span, only_last=not scored)
         scores = None
         if scored:
-            scores = self._scores(self._decoder.logits(params, hidden), chunk.next_ids, MAX_TOP_LOG_PROBS)
-            scores = self._everywhere(scores)
+            logits = jnp.moveaxis(self._decoder.logits(params, hidden), 0, -1)
+            scores = self._everywhere(self._scores(logits, chunk.next_ids, MAX_TOP_LOG_PROBS))
             hidden = jnp.take_along_axis(hidden, jnp.maximum(chunk.count - 1, 0)[:, None, None], axis=1)
         slots = jnp.where(chunk.count > 0, self._numbers(chunk.rows), self._slots)  # out of bounds: dropped
-        logits = state.logits.at[slots].set(self._decoder.logits(params, hidden[:, 0]), mode="drop")
-        return State(cache, self._pin(logits), state.seen), scores
+        hidden = state.hidden.at[slots].set(hidden[:, 0], mode="drop")
+        return State(cache, self._pin(hidden), state.seen), scores
 
     def _numbers(self, rows: jax.Array) -> jax.Array:
         """The slots of `Chunk.rows`, counted over the whole batch."""
@@ -175,8 +175,9 @@ class Programs:
 
         def one(carry: tuple) -> tuple:
             step, state, slots, given, finished = carry
-            ids = sample(state.logits, state.seen, slots.options, slots.index)
-            now = Decoded(ids, self._scores(state.logits, ids, top), slots.active)
+            logits = self._decoder.logits(params, state.hidden)
+            ids = sample(logits, state.seen, slots.options, slots.index)
+            now = Decoded(ids, self._scores(logits.T, ids, top), slots.active)
             given = jax.tree.map(lambda rows, row: rows.at[step].set(row), given, now)
             place = jnp.where(slots.active, ids, state.seen.shape[1])  # out of bounds: dropped
             seen = state.seen.at[jnp.arange(self._slots), place].set(True, mode="drop")
@@ -184,7 +185,7 @@ class Programs:
             active = slots.active & ~ended
             tokens = Tokens(ids[:, None], slots.lengths[:, None], active[:, None])
             hidden, cache = self._decoder.forward(params, state.cache, tokens, span=span)
-            logits = jnp.where(active[:, None], self._decoder.logits(params, hidden[:, 0]), state.logits)
+            hidden = jnp.where(active[:, None], hidden[:, 0], state.hidden)
             advance = slots.active.astype(jnp.int32)
             slots = slots._replace(
                 lengths=slots.lengths + active,
@@ -193,7 +194,7 @@ class Programs:
                 index=slots.index + advance,
             )
             finished |= jnp.any(now.valid & ~active)
-            return step + 1, State(cache, self._pin(logits), self._pin(seen)), slots, given, finished
+            return step + 1, State(cache, self._pin(hidden), self._pin(seen)), slots, given, finished
 
         start = (jnp.int32(0), state, slots, given, jnp.asarray(False))
         _, state, _, given, _ = jax.lax.while_loop(goes_on, one, start)
@@ -226,7 +227,7 @@ class Programs:
             return jax.shard_map(local, in_specs=spec, out_specs=spec, check_vma=False)(array)
 
         cache = jax.tree.map(lambda array: over_mesh(array, CACHE_DIMS), state.cache)
-        return State(cache, over_mesh(state.logits, _LOGITS_DIMS), state.seen)
+        return State(cache, over_mesh(state.hidden, _ROW_DIMS), state.seen)
 
     def _mark_seen(self, state: State, slot: jax.Array, seen: jax.Array) -> State:
         """Sets a slot's row of `seen`, bool [V]."""

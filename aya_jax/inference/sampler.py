@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 _BLOCK = 512  # tokens whose probabilities are summed before one of them is chosen
+_LIKELIEST = 128  # tokens of whose logits the highest is found first
 _BITS = 32
 
 
@@ -40,7 +41,7 @@ def sample(logits: jax.Array, seen: jax.Array, options: Options, index: jax.Arra
     """The next token of each row.
 
     Args:
-      logits: float32 [B, V].
+      logits: float32 [V, B], as a product of the token table and the hidden states gives them.
       seen: bool [B, V], tokens of the prompt and the output so far; looked at where there is a repetition penalty.
       options: how each row chooses.
       index: int32 [B], how many tokens the row has sampled before; with the key it decides the draw.
@@ -48,22 +49,39 @@ def sample(logits: jax.Array, seen: jax.Array, options: Options, index: jax.Arra
     Returns:
       int32 [B].
     """
+    plain = jnp.all((options.temperature <= 0) & (options.repetition_penalty == 1))
+    return jax.lax.cond(plain, lambda logits, *_: _likeliest(logits), _sample, logits, seen, options, index)
+
+
+def _sample(logits: jax.Array, seen: jax.Array, options: Options, index: jax.Array) -> jax.Array:
     logits = jax.lax.cond(
         jnp.any(options.repetition_penalty != 1), _penalise, lambda *given: given[0], logits, seen, options
     )
-    likeliest = _first(logits == jnp.max(logits, axis=-1, keepdims=True))
+    likeliest = _likeliest(logits)
     drawn = jax.lax.cond(jnp.any(options.temperature > 0), _draw, lambda *_: likeliest, logits, options, index)
     return jnp.where(options.temperature > 0, drawn, likeliest)
 
 
+def _likeliest(logits: jax.Array) -> jax.Array:
+    """The first of the highest logits [V, B]; int32 [B]. By blocks: one pass over them, not two."""
+    size, rows = logits.shape
+    padded = jnp.pad(logits, ((0, -size % _LIKELIEST), (0, 0)), constant_values=-jnp.inf)
+    blocks = padded.reshape(-1, _LIKELIEST, rows)
+    highest = jnp.max(blocks, axis=1)
+    block = _first((highest == jnp.max(highest, axis=0)).T)
+    within = jnp.take_along_axis(blocks, block[None, None], axis=0)[0]
+    found = block * _LIKELIEST + _first((within == jnp.max(within, axis=0)).T)
+    return jnp.minimum(found, size - 1)  # logits that are no numbers have no highest
+
+
 def _penalise(logits: jax.Array, seen: jax.Array, options: Options) -> jax.Array:
     """Keskar et al. 2019, CTRL, section 4.1, with the sign seen to as in transformers."""
-    penalty = options.repetition_penalty[:, None]
-    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+    penalty = options.repetition_penalty
+    return jnp.where(seen.T, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def _draw(logits: jax.Array, options: Options, index: jax.Array) -> jax.Array:
-    logits = logits / jnp.where(options.temperature > 0, options.temperature, 1)[:, None]
+    logits = logits.T / jnp.where(options.temperature > 0, options.temperature, 1)[:, None]
     filtered = jnp.any((options.top_k > 0) | (options.top_p < 1) | (options.min_p > 0))
     logits = jax.lax.cond(filtered, keep, lambda *given: given[0], logits, options)
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))

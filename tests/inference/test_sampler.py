@@ -79,7 +79,7 @@ def test_draws_follow_the_probabilities():
     likely = [0, 3, 511, 512, 699]
     logits[likely] = np.log([0.4, 0.1, 0.2, 0.05, 0.25])
     drawn = sample(
-        jnp.broadcast_to(jnp.asarray(logits), (rows, size)),
+        jnp.broadcast_to(jnp.asarray(logits)[:, None], (size, rows)),
         jnp.zeros((rows, size), bool),
         options(rows),
         jnp.zeros(rows, jnp.int32),
@@ -93,7 +93,7 @@ def test_temperature_sharpens():
     rows = 3000
     logits = jnp.broadcast_to(jnp.log(jnp.asarray([0.8, 0.2])), (rows, 2))
     seen, index = jnp.zeros((rows, 2), bool), jnp.zeros(rows, jnp.int32)
-    share = float(jnp.mean(sample(logits, seen, options(rows, temperature=0.5), index) == 0))
+    share = float(jnp.mean(sample(logits.T, seen, options(rows, temperature=0.5), index) == 0))
     assert abs(share - 0.64 / 0.68) < 0.02  # p^2 normalised
 
 
@@ -118,29 +118,49 @@ def test_the_repetition_penalty_divides_what_is_positive_and_multiplies_what_is_
     seen = jnp.asarray([[True, False, True], [True, False, False]])
     greedy = options(2, temperature=0.0, repetition_penalty=1.2)
     index = jnp.zeros(2, jnp.int32)
-    np.testing.assert_array_equal(sample(logits, seen, greedy, index), [1, 1])
-    np.testing.assert_array_equal(sample(logits, jnp.zeros_like(seen), greedy, index), [0, 0])
+    np.testing.assert_array_equal(sample(logits.T, seen, greedy, index), [1, 1])
+    np.testing.assert_array_equal(sample(logits.T, jnp.zeros_like(seen), greedy, index), [0, 0])
 
 
 @pytest.mark.parametrize("position", [0, 2])
 def test_a_row_draws_the_same_whatever_the_others_ask_for(position):
     logits = jax.random.normal(jax.random.key(1), (3, 300))
     seen, index = jnp.zeros((3, 300), bool), jnp.asarray([5, 6, 7], jnp.int32)
-    alone = sample(logits, seen, options(3, top_k=40), index)[1]
+    alone = sample(logits.T, seen, options(3, top_k=40), index)[1]
     busy = options(3, top_k=40)
     busy = busy._replace(
         temperature=busy.temperature.at[position].set(0.0),
         repetition_penalty=busy.repetition_penalty.at[position].set(3.0),
         top_p=busy.top_p.at[position].set(0.1),
     )
-    assert int(sample(logits, seen, busy, index)[1]) == int(alone)
+    assert int(sample(logits.T, seen, busy, index)[1]) == int(alone)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.just(3), st.integers(1, 300)), elements=st.sampled_from([-3.0, 0.0, 0.5, 2.0])),
+    st.sampled_from([0.0, 1.0]),
+)
+def test_without_temperature_the_first_of_the_likeliest_is_taken(logits, temperature):
+    """Alone, and beside a row that is drawn."""
+    given_ = options(3, temperature=0.0)
+    given_ = given_._replace(temperature=given_.temperature.at[1].set(temperature))
+    found = np.asarray(sample(jnp.asarray(logits).T, jnp.zeros(logits.shape, bool), given_, jnp.zeros(3, jnp.int32)))
+    np.testing.assert_array_equal(found[[0, 2]], np.argmax(logits, axis=1)[[0, 2]])
+    assert 0 <= found[1] < logits.shape[1]
+
+
+def test_logits_that_are_no_numbers_still_give_a_token():
+    logits = jnp.full((130, 2), jnp.nan)
+    found = sample(logits, jnp.zeros((2, 130), bool), options(2, temperature=0.0), jnp.zeros(2, jnp.int32))
+    assert (np.asarray(found) < 130).all()
 
 
 def test_keys_and_places_give_other_draws():
     logits = jnp.zeros((200, 1000))
     seen = jnp.zeros((200, 1000), bool)
     first, second, third = (
-        np.asarray(sample(logits, seen, options(200, key=key), jnp.full(200, at, jnp.int32)))
+        np.asarray(sample(logits.T, seen, options(200, key=key), jnp.full(200, at, jnp.int32)))
         for key, at in ((0, 0), (0, 1), (1, 0))
     )
     assert len(set(first)) > 150

@@ -134,8 +134,8 @@ def read(
     by_block = jnp.broadcast_to(stacked, (*stacked.shape[:2], of_tile, *stacked.shape[3:]))
     positions = positions[:, None, :, None]  # [R, 1, Q, 1]
 
-    def step(index, carry):
-        output, peak, total = carry
+    def part(index, peak):
+        """A tile's values by their weights, the weights' sum, and the highest score so far, which the weights are less."""
         key, value = (jax.lax.dynamic_slice_in_dim(c, index * of_tile, of_tile, axis=2) for c in (keys, values))
         places = index * width + jnp.arange(width, dtype=jnp.int32).reshape(of_tile, 1, block)
         there = ring_positions(lengths[:, None, None, None], places, size)  # [R, n, 1, T]
@@ -144,22 +144,27 @@ def read(
             allowed &= there > positions - window
         allowed = allowed[:, None, :, None]
         scores = jnp.where(allowed, product("bkngqd,bkndt->bkngqt", by_block, key) * scale, MASKED)
-        new_peak = jnp.maximum(peak, jnp.max(scores, axis=(2, 5), keepdims=True))
-        weights = jnp.where(allowed, jnp.exp(scores - new_peak), 0)
-        shrink = jnp.exp(peak - new_peak)
+        peak = jnp.maximum(peak, jnp.max(scores, axis=(2, 5), keepdims=True))
+        weights = jnp.where(allowed, jnp.exp(scores - peak), 0)
         seen = jnp.sum(product("bkngqt,bkntd->bkngqd", weights.astype(values.dtype), value), axis=2, keepdims=True)
-        total = total * shrink + jnp.sum(weights, axis=(2, 5), keepdims=True)
-        return output * shrink + seen, new_peak, total
+        return seen, jnp.sum(weights, axis=(2, 5), keepdims=True), peak
+
+    def step(index, carry):
+        output, total, peak = carry
+        seen, more, new_peak = part(index, peak)
+        shrink = jnp.exp(peak - new_peak)
+        return output * shrink + seen, total * shrink + more, new_peak
 
     column = (*stacked.shape[:-1], 1)
-    start = (jnp.zeros(stacked.shape, dtype), jnp.full(column, MASKED, dtype), jnp.zeros(column, dtype))
+    lowest = jnp.full(column, MASKED, dtype)
     if width == size:
-        output, _, total = step(0, start)
+        output, total, _ = part(0, lowest)
     else:
         needed = (
             (jnp.minimum(jnp.max(lengths), size) + width - 1) // width if span is None else -(-min(span, size) // width)
         )
-        output, _, total = jax.lax.fori_loop(0, needed, step, start)
+        start = (jnp.zeros(stacked.shape, dtype), jnp.zeros(column, dtype), lowest)
+        output, total, _ = jax.lax.fori_loop(0, needed, step, start)
     return merge_heads((output / jnp.maximum(total, jnp.finfo(dtype).tiny))[:, :, 0]).astype(query.dtype)
 
 
