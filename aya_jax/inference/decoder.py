@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 
 from aya_jax.config import UserError
 from aya_jax.kernels.attention.cached import CACHE_DIMS, cache_size, cached_attention, empty
@@ -21,10 +21,11 @@ from aya_jax.models import layers
 from aya_jax.models.config import TransformerConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import LogicalAxes, as_tuple
+from aya_jax.parallel.mesh import platform
 from aya_jax.parallel.sharding import named_shardings, partition_spec
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
-"""Keys [B, KV, N, hd, T] and values [B, KV, N, T, hd] of each layer; the number of blocks N is the layer's own."""
+"""Keys and values of each layer, as `cached.empty` gives them; the number of blocks N is the layer's own."""
 
 
 class Tokens(NamedTuple):
@@ -89,7 +90,9 @@ class Decoder:
         names = jax.tree.leaves(logical, is_leaf=lambda node: isinstance(node, tuple))
         columns = []
         for (path, array), dims in zip(stacked, names, strict=True):
-            of_layer = self._sharding(jax.tree_util.keystr(path, simple=True, separator="/"), dims[1:], array.shape[1:])
+            of_layer = self._partition(
+                jax.tree_util.keystr(path, simple=True, separator="/"), dims[1:], array.shape[1:]
+            )
             columns.append(jax.jit(functools.partial(self._unstack, path), out_shardings=of_layer)(array))
             if consume:
                 jax.block_until_ready(columns[-1])
@@ -103,8 +106,10 @@ class Decoder:
         """A layer with fewer products; as it is where key heads and query heads are divided differently."""
         if as_tuple(self.rules.heads) != as_tuple(self.rules.kv_heads):
             return layer
-        attention, mlp = jax.jit(layers.fuse)(layer["attention"], layer["mlp"])
-        return {**layer, "attention": attention, "mlp": mlp}
+        fused = {**layer, "attention": jax.jit(layers.fuse_heads)(layer["attention"])}
+        if platform() != "tpu":  # which would lay the fused matrix out anew for every block of tokens
+            fused["mlp"] = jax.jit(layers.fuse_gate)(layer["mlp"])
+        return fused
 
     def _unstack(self, path: tuple, stacked: jax.Array) -> tuple[jax.Array, ...]:
         """A parameter [L, ...] as one for each layer, queries and keys in halves where they are rotated in pairs."""
@@ -116,12 +121,12 @@ class Decoder:
             for index, kind in enumerate(self.kinds)
         )
 
-    def _sharding(self, name: str, dims: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding | None:
-        mesh = jax.sharding.get_mesh()
+    def _partition(self, name: str, dims: tuple[str | None, ...], shape: tuple[int, ...]) -> PartitionSpec | None:
+        mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty:
             return None
         shapes = {name: jax.ShapeDtypeStruct(shape, self.model.precision.compute)}
-        return named_shardings(mesh, self.rules, {name: dims}, shapes)[name]
+        return named_shardings(mesh, self.rules, {name: dims}, shapes)[name].spec
 
     def cache_size(self, kind: layers.LayerKind, length: int, chunk: int) -> int:
         """Places of a layer's cache: for sequences of `length`, or where that is less, for its window and a chunk."""
@@ -130,16 +135,16 @@ class Decoder:
 
     def empty_cache(self, rows: int, length: int, chunk: int, dtype: str) -> Cache:
         """A cache for `rows` sequences of at most `length` tokens that come at most `chunk` at a time."""
-        c, mesh = self.config, jax.sharding.get_mesh()
+        c = self.config
 
         def make() -> Cache:
             sizes = [self.cache_size(kind, length, chunk) for kind in self.kinds]
             return tuple(empty(rows, c.num_kv_heads, c.head_dim, size, dtype) for size in sizes)
 
-        shardings = None
-        if not mesh.empty:
-            shardings = ((NamedSharding(mesh, partition_spec(self.rules, CACHE_DIMS)),) * 2,) * c.num_layers
-        return jax.jit(make, out_shardings=shardings)()
+        partitions = None
+        if not jax.sharding.get_abstract_mesh().empty:
+            partitions = ((partition_spec(self.rules, CACHE_DIMS),) * 2,) * c.num_layers
+        return jax.jit(make, out_shardings=partitions)()
 
     def forward(
         self, params: Any, cache: Cache, tokens: Tokens, *, span: int | None = None, only_last: bool = False

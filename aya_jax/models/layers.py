@@ -175,7 +175,7 @@ def project_heads(
 
     An interleaved model's query and key projections are reordered to the half-split layout here: scores do not change
     when both are permuted alike, permuting [D, H, hd] weights is cheaper than [B, S, H, hd] activations, and the halves
-    are what vector units want. Stored parameters keep the published layout. `fuse` makes one product of the three.
+    are what vector units want. Stored parameters keep the published layout. `fuse_heads` makes one product of the three.
     """
     if "heads" in params:
         heads = project(precision, "bsd,dngk->bsngk", inputs, params["heads"])
@@ -211,22 +211,21 @@ def swiglu(precision: PrecisionConfig, rules: LogicalAxes, params: Params, input
     return project(precision, "bsm,md->bsd", jax.nn.silu(gate) * up, params["down"])
 
 
-def fuse(attention: Params, mlp: Params) -> tuple[Params, Params]:
-    """One layer's projections with fewer, larger products, for the few tokens of decoding.
+def fuse_heads(attention: Params) -> Params:
+    """One layer's query [D, H, hd], key and value [D, KV, hd] as "heads" [D, KV, H / KV + 2, hd], one product for few tokens.
 
-    Args:
-      attention: query [D, H, hd], key and value [D, KV, hd] become "heads" [D, KV, H / KV + 2, hd]: each key head's queries,
-        then the key and the value, so that a mesh divides them as before.
-      mlp: gate and up [D, F] become "gate_up" [D, 2, F].
+    Each key head's queries, then the key and the value, so that a mesh divides them as before.
     """
     width, kv_heads, head = attention["key"].shape
     query = attention["query"].reshape(width, kv_heads, -1, head)
     heads = jnp.concatenate([query, attention["key"][:, :, None], attention["value"][:, :, None]], axis=2)
     kept = {name: part for name, part in attention.items() if name not in ("query", "key", "value")}
-    return (
-        {**kept, "heads": heads},
-        {"gate_up": jnp.stack([mlp["gate"], mlp["up"]], axis=1), "down": mlp["down"]},
-    )
+    return {**kept, "heads": heads}
+
+
+def fuse_gate(mlp: Params) -> Params:
+    """One layer's gate and up [D, F] as "gate_up" [D, 2, F], one product for few tokens."""
+    return {"gate_up": jnp.stack([mlp["gate"], mlp["up"]], axis=1), "down": mlp["down"]}
 
 
 def block(

@@ -2,7 +2,8 @@
 
 A cache holds W positions for each sequence, in N blocks of T. Position p lies in place p mod W, so a cache as long as the
 sequence is a plain array, and a shorter one a ring that keeps the last W positions, all that a sliding window asks for. A block
-is what a product of a few queries reads fastest: its keys lie with the positions last, [hd, T].
+is what a product of a few queries reads fastest. On a CPU its keys lie with the positions last, [hd, T]. Elsewhere they lie as
+values do, [T, hd]: so a TPU writes whole rows, and would turn all keys over before and after every block of tokens otherwise.
 
 Softmax is taken tile by tile (Dao et al. 2022, FlashAttention, algorithm 1). A tile of which a sequence sees nothing changes
 no bit of its result, so how far the others have got, which decides how many tiles are read, makes no difference to it.
@@ -25,7 +26,7 @@ from aya_jax.parallel.sharding import partition_spec
 _ROUND, _WHOLE, TILE = 128, 1024, 256
 
 CACHE_DIMS = ("batch", "kv_heads", None, None, None)
-"""The logical names of the dims of kept keys [B, KV, N, hd, T] and values [B, KV, N, T, hd]."""
+"""The logical names of the dims of kept keys [B, KV, N, hd, T] or [B, KV, N, T, hd], and values [B, KV, N, T, hd]."""
 
 
 def cache_size(needed: int) -> int:
@@ -38,7 +39,13 @@ def empty(rows: int, kv_heads: int, head_dim: int, size: int, dtype: jnp.dtype) 
     """Keys and values of nothing, for `rows` sequences of `size` places."""
     block = block_size(size)
     shape = rows, kv_heads, size // block
-    return jnp.zeros((*shape, head_dim, block), dtype), jnp.zeros((*shape, block, head_dim), dtype)
+    key = (head_dim, block) if positions_last() else (block, head_dim)
+    return jnp.zeros((*shape, *key), dtype), jnp.zeros((*shape, block, head_dim), dtype)
+
+
+def positions_last() -> bool:
+    """Whether keys lie [hd, T] in a block."""
+    return platform() == "cpu"
 
 
 def block_size(size: int) -> int:
@@ -82,7 +89,7 @@ def write(
     """Puts new keys and values into their places.
 
     Args:
-      keys: [B, KV, N, hd, T], those that are kept.
+      keys: [B, KV, N, hd, T] or [B, KV, N, T, hd] (`positions_last`), those that are kept.
       values: [B, KV, N, T, hd].
       rows: int32 [R], the sequences of the cache that the new ones belong to.
       positions: int32 [R, Q], of the new tokens.
@@ -92,9 +99,12 @@ def write(
     blocks, width = values.shape[2:4]
     place = positions % (blocks * width)
     block, place = jnp.where(valid, place // width, blocks), place % width  # out of bounds: dropped
-    rows = rows[:, None]
-    keys = keys.at[rows, :, block, :, place].set(key.astype(keys.dtype), mode="drop")
-    return keys, values.at[rows, :, block, place].set(value.astype(values.dtype), mode="drop")
+    # Heads are counted out: a TPU would lay the cache with those of a position side by side otherwise, for this alone.
+    where = rows[:, None, None], jnp.arange(keys.shape[1]), block[..., None]
+    place = place[..., None]
+    at = keys.at[*where, :, place] if positions_last() else keys.at[*where, place]
+    keys = at.set(key.astype(keys.dtype), mode="drop")
+    return keys, values.at[*where, place].set(value.astype(values.dtype), mode="drop")
 
 
 def read(
@@ -114,7 +124,7 @@ def read(
 
     Args:
       query: [R, Q, H, hd].
-      keys: [R, KV, N, hd, T].
+      keys: [R, KV, N, hd, T] or [R, KV, N, T, hd] (`positions_last`).
       values: [R, KV, N, T, hd].
       positions: int32 [R, Q], the queries' own.
       lengths: int32 [R], positions that have been written to each sequence.
@@ -133,6 +143,7 @@ def read(
     stacked = split_heads(query.astype(keys.dtype), query.shape[2] // keys.shape[1])[:, :, None]  # [R, KV, 1, G, Q, hd]
     by_block = jnp.broadcast_to(stacked, (*stacked.shape[:2], of_tile, *stacked.shape[3:]))
     positions = positions[:, None, :, None]  # [R, 1, Q, 1]
+    scoring = "bkngqd,bkndt->bkngqt" if positions_last() else "bkngqd,bkntd->bkngqt"
 
     def part(index, peak):
         """A tile's values by their weights, the weights' sum, and the highest score so far, which the weights are less."""
@@ -143,7 +154,7 @@ def read(
         if window is not None:
             allowed &= there > positions - window
         allowed = allowed[:, None, :, None]
-        scores = jnp.where(allowed, product("bkngqd,bkndt->bkngqt", by_block, key) * scale, MASKED)
+        scores = jnp.where(allowed, product(scoring, by_block, key) * scale, MASKED)
         peak = jnp.maximum(peak, jnp.max(scores, axis=(2, 5), keepdims=True))
         weights = jnp.where(allowed, jnp.exp(scores - peak), 0)
         seen = jnp.sum(product("bkngqt,bkntd->bkngqd", weights.astype(values.dtype), value), axis=2, keepdims=True)
@@ -186,7 +197,7 @@ def cached_attention(
     Args:
       query: [R, Q, H, hd], or [R, 1, H, hd] of each row's last valid token alone.
       key, value: [R, Q, KV, hd], of the tokens.
-      cache: keys [B, KV, N, hd, T] and values [B, KV, N, T, hd], as `empty` gives them; in a ring at least window - 1 + Q
+      cache: keys and values as `empty` gives them; in a ring at least window - 1 + Q
         places.
       rows: int32 [R], the sequences of the cache that the tokens belong to, none twice; None: all, in order. Over a mesh that
         divides the batch, rows are divided like it, and each counts within its device's part of the cache.

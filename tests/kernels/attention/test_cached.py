@@ -18,6 +18,12 @@ from aya_jax.parallel.config import LogicalAxes
 ROWS, HEADS, KV_HEADS, HEAD_DIM = 3, 4, 2, 8
 
 
+@pytest.fixture(autouse=True, params=["positions last", "positions first"])
+def _layout(request, monkeypatch):
+    """Both ways in which keys lie: a CPU's, and other devices'."""
+    monkeypatch.setattr(cached, "positions_last", lambda: request.param == "positions last")
+
+
 def whole(query, key, value, window):
     """float64 causal attention [R, S, H, hd] over a whole sequence."""
     query, key, value = (np.asarray(array, np.float64) for array in (query, key, value))
@@ -47,12 +53,12 @@ def in_blocks(key, value, block=16):
     """A cache of keys and values [R, W, KV, hd]."""
     rows, size = key.shape[:2]
     key, value = (a.transpose(0, 2, 1, 3).reshape(rows, KV_HEADS, size // block, block, HEAD_DIM) for a in (key, value))
-    return key.swapaxes(3, 4), value
+    return key.swapaxes(3, 4) if cached.positions_last() else key, value
 
 
 def in_order(keys, values):
     """Keys and values [R, KV, W, hd] of a cache."""
-    keys = np.asarray(keys).swapaxes(3, 4)
+    keys = np.asarray(keys).swapaxes(3, 4) if cached.positions_last() else np.asarray(keys)
     return (np.reshape(a, (*a.shape[:2], -1, HEAD_DIM)) for a in (keys, np.asarray(values)))
 
 
