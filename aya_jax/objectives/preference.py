@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.objectives.config import REFERENCE, PreferenceConfig
-from aya_jax.objectives.metrics import Metrics, weighted
+from aya_jax.objectives.metrics import Metrics, by_task, weighted
 from aya_jax.objectives.pairs import Pairs, answer_lengths, pair_weights, sum_pairs
 
 
@@ -27,7 +27,7 @@ def preference(
     An answer's log-probability is the sum over its predicted tokens.
 
     Args:
-      apply_fn: (params, batch, rng) -> scores with `log_probs`, float32 [B, S].
+      apply_fn: (params, batch, rng) -> scores with `log_probs` and `mean_logit`, float32 [B, S].
       params: what `apply_fn` takes.
       batch: rows of pairs (`pairs`), [B, S], with the reference's log-probability of each answer in `reference_log_probs`
         where the loss has a reference.
@@ -37,13 +37,15 @@ def preference(
 
     Returns:
       the loss, and metrics by TRL's names: `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies`
-      (how often the chosen answer's reward is the higher; not where they are equal), `logps/chosen`, `logps/rejected`.
-      Each weighs a pair as 1, and is by task. A reward is beta times the log-ratio to the reference; with "simpo" beta times
+      (how often the chosen answer's reward is the higher; not where they are equal), `logps/chosen`, `logps/rejected`, in
+      which a pair weighs 1, and `logits/chosen`, `logits/rejected` (the mean over the vocabulary), in which a predicted token
+      does; each by task. A reward is beta times the log-ratio to the reference; with "simpo" beta times
       the log-probability per token.
     """
     lengths = answer_lengths(batch)
     weights = pair_weights(lengths)
-    learnt = jnp.where(batch["loss_weights"] > 0, apply_fn(params, batch, rng).log_probs, 0.0)
+    scores, predicted = apply_fn(params, batch, rng), batch["loss_weights"] > 0
+    learnt = jnp.where(predicted, scores.log_probs, 0.0)
     log_probs = sum_pairs(learnt, batch["segment_ids"])
     if config.has_reference:
         ratios = _map(jnp.subtract, log_probs, sum_pairs(batch[REFERENCE], batch["segment_ids"]))
@@ -60,7 +62,11 @@ def preference(
         "logps/chosen": log_probs.chosen,
         "logps/rejected": log_probs.rejected,
     }
-    return weighted(numbers, weights, batch["task_ids"], num_tasks)
+    loss, metrics = weighted(numbers, weights, batch["task_ids"], num_tasks)
+    for name, segment in (("logits/chosen", 1), ("logits/rejected", 0)):
+        tokens = (predicted & (batch["segment_ids"] % 2 == segment)).astype(jnp.float32)
+        metrics[name] = by_task(scores.mean_logit, tokens, batch["task_ids"], num_tasks)
+    return loss, metrics
 
 
 def preference_loss(ratios: Pairs, lengths: Pairs, config: PreferenceConfig) -> jax.Array:

@@ -25,10 +25,16 @@ LOSSES = ("sigmoid", "conservative", "robust", "hinge", "ipo", "sigmoid_norm", "
 
 class Scores(NamedTuple):
     log_probs: jax.Array
+    mean_logit: jax.Array
 
 
 def model(params, batch, rng):
-    return Scores(params * batch["scores"])
+    return Scores(params * batch["scores"], mean_logit(batch["scores"]))
+
+
+def mean_logit(scores):
+    """Any other number of each position."""
+    return 1 - 2 * scores
 
 
 def options(loss):
@@ -82,6 +88,9 @@ def test_loss_and_metrics_equal_numpy_over_packed_rows(loss):
         of_tasks = [numbers[:2].mean(), numbers[2:].mean()]  # rows 0 and 2, rows 1 and 3
         np.testing.assert_allclose(mean(metrics[name]), of_tasks, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(mean(total(metrics[name])), numbers.mean(), rtol=1e-5, err_msg=name)
+    for name, side in (("logits/chosen", answers[::2]), ("logits/rejected", answers[1::2])):
+        of_tokens = np.concatenate([mean_logit(a.log_probs[a.predicted]) for a in side])
+        np.testing.assert_allclose(mean(total(metrics[name])), of_tokens.mean(), rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -195,7 +204,7 @@ def test_loss_and_metrics_equal_trl(loss):
         return SimpleNamespace(
             log_probs=log_probs,
             entropy=torch.zeros_like(log_probs),
-            mean_logits=torch.zeros_like(log_probs),
+            mean_logits=mean_logit(torch.tensor(apart["scores"])),
             is_top1=torch.zeros_like(predicted),
         )
 
