@@ -6,18 +6,12 @@ import signal
 import pytest
 
 from tests.training import process_pair, small_run, tuning
-from tests.training.process_pair import Processes
+from tests.training.process_pair import Processes, one_at_a_time  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.usefixtures("one_at_a_time")]
 
 # Two processes of two devices each: rows are divided over processes, matrices within one.
 MESH = ("--gin.MeshConfig.data=2", "--gin.MeshConfig.tensor=2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_at_a_time():
-    with process_pair.alone():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.training import small_run
 
 SECONDS = 240.0
@@ -24,6 +26,13 @@ def alone() -> Iterator[None]:
     """Keeps test workers from running several processes each at the same time."""
     with open(Path(tempfile.gettempdir()) / "aya_jax_processes.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time() -> Iterator[None]:
+    """`alone`, for all tests of a module that imports it and names it in `pytestmark`."""
+    with alone():
         yield
 
 

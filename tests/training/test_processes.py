@@ -8,21 +8,15 @@ import pytest
 
 from aya_jax.training import checkpoint
 from tests.training import process_pair, small_run
-from tests.training.process_pair import Processes
+from tests.training.process_pair import Processes, one_at_a_time  # noqa: F401 - a fixture
 from tests.training.small_run import STEPS
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.usefixtures("one_at_a_time")]
 
 # So that no run is over before its test has stopped it.
 SLOW = ["--gin.CheckpointConfig.every=1"]
 # Sums over two replicas do not depend on their order, so that two processes and one agree to the bit.
 REPLICAS = ["--gin.MeshConfig.data=2", "--gin.MeshConfig.fsdp=1", "--gin.MeshConfig.tensor=2"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_at_a_time():
-    with process_pair.alone():
-        yield
 
 
 @pytest.fixture(scope="module")
