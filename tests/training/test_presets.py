@@ -27,16 +27,12 @@ def train(block, presets):
         assert result["params"] < 1e-4, result
 
 
-def test_every_preset_equals_one_device():
-    train("cohere2", PRESETS)
-
-
-@pytest.mark.parametrize(("block", "preset"), [("cohere", "fsdp_context"), ("llama", "fsdp_tensor")])
+@pytest.mark.parametrize(("block", "preset"), [("cohere2", "fsdp_context"), ("llama", "fsdp_tensor")])
 def test_a_preset_that_divides_layers_equals_one_device(block, preset):
     train(block, (preset,))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", ["cohere", "llama"])
-def test_every_preset_equals_one_device_for_every_block(block):
+@pytest.mark.parametrize("block", ["cohere", "cohere2", "llama"])
+def test_every_preset_equals_one_device(block):
     train(block, PRESETS)

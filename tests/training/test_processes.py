@@ -88,6 +88,7 @@ def test_one_killed_ends_the_other_and_the_same_command_ends_as_one_process(work
     assert_same_run(run_dir, whole)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_saves_and_ends_both_and_one_process_goes_on(workplace, whole):
     run_dir = workplace / "stopped"
     with Processes(*command(workplace, "stopped", *SLOW), devices=2) as processes:
