@@ -61,6 +61,11 @@ def batch_sharding(mesh: Mesh, rules: LogicalAxes) -> NamedSharding:
     return NamedSharding(mesh, partition_spec(rules, ("batch", "sequence")))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device, so that each of several processes can read it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def constrain(array: jax.Array, rules: LogicalAxes, logical: Logical) -> jax.Array:
     """Pins the sharding of an activation inside a jitted function traced under `jax.set_mesh(mesh)`.
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
@@ -17,6 +17,7 @@ from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.reward import RewardModel
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import LogicalAxes
+from aya_jax.parallel.sharding import replicated
 from aya_jax.synthesis.config import RewardModelConfig
 from aya_jax.synthesis.scorers import Answer
 from aya_jax.synthesis.token_batches import token_batches
@@ -51,7 +52,7 @@ class RewardScorer:
         self._model = RewardModel(found.config, PrecisionConfig(), rules)
         self._params = load_params(found, abstract_params(self._model, mesh))
         self._rows = whole_shards(config.rows, mesh, rules)
-        self._score = jax.jit(self._last_rewards, out_shardings=everywhere(mesh))
+        self._score = jax.jit(self._last_rewards, out_shardings=replicated(mesh))
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
         """As `Scorer.score`; an answer that is too long for the model, or empty, has no reward."""
@@ -86,7 +87,7 @@ class LogProbScorer:
         self._model = Transformer(found.config, precision, rules)
         self._rows = whole_shards(rows, mesh, rules)
         self._score = jax.jit(
-            lambda params, batch: self._model(params, batch).log_probs, out_shardings=everywhere(mesh)
+            lambda params, batch: self._model(params, batch).log_probs, out_shardings=replicated(mesh)
         )
 
     def score(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[float]:
@@ -100,11 +101,6 @@ class LogProbScorer:
             for row, number in enumerate(chosen):
                 sums[number] = float(found[row, len(prompts[number]) - 1 : len(sequences[number]) - 1].sum())
         return sums
-
-
-def everywhere(mesh: Mesh) -> NamedSharding:
-    """Whole on every device, where each of several processes reads it."""
-    return NamedSharding(mesh, PartitionSpec())
 
 
 def whole_shards(rows: int, mesh: Mesh, rules: LogicalAxes) -> int:

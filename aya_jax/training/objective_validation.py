@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from scipy.stats import binomtest
 
 from aya_jax.data.batches import BatchLoader, ordered_batches
 from aya_jax.models.low_rank import Model
 from aya_jax.objectives.metrics import Metrics, WeightedSum, mean, total
+from aya_jax.parallel.sharding import replicated
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.objective import make_objective
 from aya_jax.training.placement import place, row_share
@@ -39,7 +40,7 @@ class ObjectiveValidator:
         def measure(params: Any, batch: Mapping[str, jax.Array]) -> Metrics:
             return objective(params, batch, jax.random.key(0))[1]
 
-        self._measure = jax.jit(measure, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._measure = jax.jit(measure, out_shardings=replicated(mesh))
 
     def attach(self, field: str, values: Mapping[str, np.ndarray]) -> None:
         """Gives batches a field with a number of each document; by task, float32 [documents]."""

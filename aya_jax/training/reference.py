@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
@@ -24,6 +24,7 @@ from aya_jax.interop.model_dir import find_model, load_params, weights_digest
 from aya_jax.models.transformer import Transformer
 from aya_jax.objectives.pairs import sum_segments
 from aya_jax.parallel.distributed import agree
+from aya_jax.parallel.sharding import replicated
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.placement import in_reading_order, place, row_share
 from aya_jax.training.state import abstract_params
@@ -67,7 +68,7 @@ def _make_score(model: Transformer, mesh: Mesh) -> Any:
         learnt = jnp.where(batch["loss_weights"] > 0, model(params, batch).log_probs, 0.0)
         return sum_segments(learnt, batch["segment_ids"])
 
-    return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(score, out_shardings=replicated(mesh))
 
 
 def _compute(

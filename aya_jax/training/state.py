@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from aya_jax.models.low_rank import AdaptedModel, Model, base_model
-from aya_jax.parallel.sharding import named_shardings
+from aya_jax.parallel.sharding import named_shardings, replicated
 
 
 class Guard(NamedTuple):
@@ -62,7 +62,7 @@ def state_shardings(mesh: Mesh, model: Model, optimizer: optax.GradientTransform
     """
     shapes = model.shapes()
     params = named_shardings(mesh, model.rules, model.logical_axes(), shapes)
-    whole = NamedSharding(mesh, PartitionSpec())
+    whole = replicated(mesh)
     state = jax.eval_shape(lambda p: fresh_state(p, optimizer), shapes)
     moments = optax.tree_map_params(
         optimizer, lambda _, sharding: sharding, state.optimizer, params, transform_non_params=lambda _: whole

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from aya_jax.config import UserError
 from aya_jax.data import store
 from aya_jax.data.batches import BatchLoader, ordered_batches
 from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.sharding import replicated
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.placement import place, row_share
 
@@ -93,7 +94,7 @@ def make_score(model: Transformer, mesh: Mesh) -> ScoreFunction:
         nll = jnp.where(predicted, -model(params, batch).log_probs, 0.0)
         return Scored(nll, predicted, jnp.where(predicted, token_bytes[batch["targets"]], 0))
 
-    return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(score, out_shardings=replicated(mesh))
 
 
 def score_batches(

@@ -14,7 +14,7 @@ import pytest
 from tests.models.presets import PRESETS
 
 
-def train(block, presets):
+def check_trains_as_one_device(block, presets):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.training.emulated_presets", block, *presets]
     done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=900)
@@ -29,10 +29,10 @@ def train(block, presets):
 
 @pytest.mark.parametrize(("block", "preset"), [("cohere2", "fsdp_context"), ("llama", "fsdp_tensor")])
 def test_a_preset_that_divides_layers_equals_one_device(block, preset):
-    train(block, (preset,))
+    check_trains_as_one_device(block, (preset,))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", ["cohere", "cohere2", "llama"])
 def test_every_preset_equals_one_device(block):
-    train(block, PRESETS)
+    check_trains_as_one_device(block, PRESETS)
