@@ -58,6 +58,8 @@ class Sample:
       tokens: predicted tokens.
       bytes: UTF-8 bytes that they stand for.
       nll: nats, over all predicted tokens.
+      entropy: nats, of the distributions that they were predicted by.
+      correct: how many were the likeliest token.
     """
 
     id: str
@@ -67,11 +69,13 @@ class Sample:
     tokens: int
     bytes: int
     nll: float
+    entropy: float
+    correct: int
 
     @property
     def held_out(self) -> HeldOut:
         """Its sums."""
-        return HeldOut(self.nll, self.tokens, self.bytes)
+        return HeldOut(self.nll, self.tokens, self.bytes, self.entropy, self.correct)
 
 
 def run(resolved: Resolved[EvaluateConfig]) -> None:
@@ -198,10 +202,13 @@ def by_document(task: str, held_out: TokenStore, scored: Iterable[Scored]) -> It
       held_out: its held-out store.
       scored: its batches in order.
     """
-    parts = [(batch.nll[batch.predicted], batch.bytes[batch.predicted]) for batch in scored]
+    parts = [
+        tuple(field[batch.predicted] for field in (batch.nll, batch.bytes, batch.entropy, batch.correct))
+        for batch in scored
+    ]
     if not parts:
         return
-    nll, num_bytes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    nll, num_bytes, entropy, correct = (np.concatenate(column) for column in zip(*parts, strict=True))
     ends = np.cumsum(predicted_tokens(held_out))
     manifest = held_out.manifest
     for number, (first, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
@@ -215,6 +222,8 @@ def by_document(task: str, held_out: TokenStore, scored: Iterable[Scored]) -> It
                 tokens=tokens,
                 bytes=int(num_bytes[first:end].sum()),
                 nll=float(nll[first:end].sum()),
+                entropy=float(entropy[first:end].sum()),
+                correct=int(correct[first:end].sum()),
             )
 
 
@@ -252,7 +261,7 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
     step = summary["checkpoint_step"]
     table = Table(title="Held-out text" + (f", step {step:,}" if step else ""), title_justify="left")
     table.add_column("task")
-    for column in ("tokens", "bytes", "loss", "perplexity", "bits per byte"):
+    for column in ("tokens", "bytes", "loss", "perplexity", "bits per byte", "entropy", "token accuracy"):
         table.add_column(column, justify="right")
     for task, n in (*summary["tasks"].items(), ("all", summary["all"])):
         table.add_row(
@@ -262,6 +271,8 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
             f"{n['loss']:.4f}",
             f"{n['perplexity']:,.2f}",
             f"{n['bits_per_byte']:.4f}",
+            f"{n['entropy']:.4f}",
+            f"{n['mean_token_accuracy']:.2%}",
         )
     console.print(table)
 

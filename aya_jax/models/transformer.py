@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.kernels.attention.sharded import from_shards, to_shards
-from aya_jax.kernels.cross_entropy import linear_cross_entropy, mean_logit
+from aya_jax.kernels.cross_entropy import linear_cross_entropy, linear_statistics, mean_logit
 from aya_jax.kernels.embedding import lookup
 from aya_jax.models import layers
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
@@ -24,17 +24,21 @@ Batch = Mapping[str, jax.Array]
 
 
 class TokenScores(NamedTuple):
-    """What objectives see of a model.
+    """What objectives see of a model; all but the first two are compiled away where nothing reads them.
 
     Attributes:
       log_probs: float32 [B, S], log p(targets).
       lse: float32 [B, S], log-sum-exp of the logits (for z-loss).
-      mean_logit: float32 [B, S], the mean of the logits (for label smoothing); compiled away where it is not used.
+      mean_logit: float32 [B, S], the mean of the logits (for label smoothing).
+      entropy: float32 [B, S], of the distribution, in nats; no gradient.
+      correct: bool [B, S], whether the target is the likeliest token.
     """
 
     log_probs: jax.Array
     lse: jax.Array
     mean_logit: jax.Array | None = None
+    entropy: jax.Array | None = None
+    correct: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +88,19 @@ class Transformer:
         del rng
         hidden = self._hidden(params, batch)
         targets = to_shards(batch["targets"], self.rules)
+        head, scale = self._head(params), self.config.logit_scale
         with jax.named_scope("head"):
             scores = linear_cross_entropy(
                 hidden,
-                self._head(params),
+                head,
                 targets,
-                logit_scale=self.config.logit_scale,
+                logit_scale=scale,
                 rules=self.rules,
                 implementation=self.precision.cross_entropy,
             )
-            mean = mean_logit(hidden, self._head(params), logit_scale=self.config.logit_scale)
-        return TokenScores(*(from_shards(score, self.rules) for score in (*scores, mean)))
+            mean = mean_logit(hidden, head, logit_scale=scale)
+            statistics = linear_statistics(hidden, head, targets, logit_scale=scale, rules=self.rules)
+        return TokenScores(*(from_shards(score, self.rules) for score in (*scores, mean, *statistics)))
 
     def logits(self, params: Any, batch: Batch) -> jax.Array:
         """Next-token logits, float32 [B, S, V], for small batches: comparison with other libraries, and decoding."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,23 @@ def by_task(values: jax.Array, weights: jax.Array, task_ids: jax.Array, num_task
         jnp.sum(jnp.where(rows, values * weights, 0.0), axis=(1, 2)),
         jnp.sum(jnp.where(rows, weights, 0.0), axis=(1, 2)),
     )
+
+
+def token_metrics(
+    scores: Any, entropy_weights: jax.Array, accuracy_weights: jax.Array, task_ids: jax.Array, num_tasks: int
+) -> Metrics:
+    """`entropy`, in nats, and `mean_token_accuracy`, how often the target is the likeliest token: TRL's names.
+
+    Args:
+      scores: a model's, with `entropy` and `correct` [B, S].
+      entropy_weights, accuracy_weights: float32 [B, S], of the tokens that each is a mean over.
+      task_ids: int32 [B, S].
+      num_tasks: how many tasks they tell apart.
+    """
+    return {
+        "entropy": by_task(scores.entropy, entropy_weights, task_ids, num_tasks),
+        "mean_token_accuracy": by_task(scores.correct.astype(jnp.float32), accuracy_weights, task_ids, num_tasks),
+    }
 
 
 def weighted(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aya_jax.objectives.config import ADVANTAGES, REFERENCE, PolicyGradientConfig
-from aya_jax.objectives.metrics import Metrics, weighted
+from aya_jax.objectives.metrics import Metrics, token_metrics, weighted
 from aya_jax.objectives.pairs import sum_segments
 
 _TINY = 1e-4  # added to a standard deviation, as TRL does
@@ -24,6 +24,7 @@ def policy_gradient(
     *,
     config: PolicyGradientConfig,
     num_tasks: int,
+    token_statistics: bool = False,
 ) -> tuple[jax.Array, Metrics]:
     """Mean over the batch's answers of -min(r A, clip(r, 1 - epsilon, 1 + epsilon) A).
 
@@ -39,6 +40,8 @@ def policy_gradient(
       rng: passed on.
       config: clipping.
       num_tasks: how many tasks `task_ids` tells apart.
+      token_statistics: measure `entropy` and `mean_token_accuracy` of the answers' tokens too, of scores with `entropy` and
+        `correct`.
 
     Returns:
       the loss, and metrics, each by task, an answer weighing 1: `advantage`, `logps`, `kl` (how far the model has moved from
@@ -46,11 +49,13 @@ def policy_gradient(
       `clip_ratio/region_mean`).
     """
     ids = batch["segment_ids"]
-    learnt = jnp.where(batch["loss_weights"] > 0, apply_fn(params, batch, rng).log_probs, 0.0)
+    scores, predicted = apply_fn(params, batch, rng), batch["loss_weights"] > 0
+    learnt = jnp.where(predicted, scores.log_probs, 0.0)
     log_probs, drawn, advantage = (
         sum_segments(values, ids) for values in (learnt, batch[REFERENCE], batch[ADVANTAGES])
     )
-    weights = (sum_segments((batch["loss_weights"] > 0).astype(jnp.float32), ids) > 0).astype(jnp.float32)
+    tokens = predicted.astype(jnp.float32)
+    weights = (sum_segments(tokens, ids) > 0).astype(jnp.float32)
     log_ratio = jnp.where(weights > 0, log_probs - drawn, 0.0)
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.epsilon, 1 + config.epsilon)
@@ -63,7 +68,10 @@ def policy_gradient(
         "kl": ratio - 1 - log_ratio,
         "clip_ratio": stopped.astype(jnp.float32),
     }
-    return weighted(numbers, weights, batch["task_ids"], num_tasks)
+    loss, metrics = weighted(numbers, weights, batch["task_ids"], num_tasks)
+    if token_statistics:
+        metrics |= token_metrics(scores, tokens, tokens, batch["task_ids"], num_tasks)
+    return loss, metrics
 
 
 def advantages(rewards: Sequence[float], config: PolicyGradientConfig) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.objectives.config import REFERENCE, PreferenceConfig
-from aya_jax.objectives.metrics import Metrics, by_task, weighted
+from aya_jax.objectives.metrics import Metrics, by_task, token_metrics, weighted
 from aya_jax.objectives.pairs import Pairs, answer_lengths, pair_weights, sum_pairs
 
 
@@ -21,6 +21,7 @@ def preference(
     *,
     config: PreferenceConfig,
     num_tasks: int,
+    token_statistics: bool = False,
 ) -> tuple[jax.Array, Metrics]:
     """Mean loss over the pairs of the batch.
 
@@ -34,6 +35,8 @@ def preference(
       rng: passed on.
       config: which loss.
       num_tasks: how many tasks `task_ids` tells apart.
+      token_statistics: measure `entropy`, over both answers' predicted tokens, and `mean_token_accuracy`, over the chosen
+        answer's, too, of scores with `entropy` and `correct`.
 
     Returns:
       the loss, and metrics by TRL's names: `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies`
@@ -63,9 +66,13 @@ def preference(
         "logps/rejected": log_probs.rejected,
     }
     loss, metrics = weighted(numbers, weights, batch["task_ids"], num_tasks)
-    for name, segment in (("logits/chosen", 1), ("logits/rejected", 0)):
-        tokens = (predicted & (batch["segment_ids"] % 2 == segment)).astype(jnp.float32)
-        metrics[name] = by_task(scores.mean_logit, tokens, batch["task_ids"], num_tasks)
+    chosen = batch["segment_ids"] % 2 == 1
+    tokens = Pairs((predicted & chosen).astype(jnp.float32), (predicted & ~chosen).astype(jnp.float32))
+    metrics["logits/chosen"] = by_task(scores.mean_logit, tokens.chosen, batch["task_ids"], num_tasks)
+    metrics["logits/rejected"] = by_task(scores.mean_logit, tokens.rejected, batch["task_ids"], num_tasks)
+    if token_statistics:
+        both = tokens.chosen + tokens.rejected
+        metrics |= token_metrics(scores, both, tokens.chosen, batch["task_ids"], num_tasks)
     return loss, metrics
 
 

@@ -212,6 +212,8 @@ class TrainConfig:
       accumulation: parts in which a batch is computed; the result is that of the whole batch.
       z_loss: weight of the squared log-sum-exp of the logits (Chowdhery et al. 2022, PaLM, section 5: 1e-4).
       label_smoothing: share of each target that is spread over the vocabulary (Szegedy et al. 2016, section 7).
+      token_statistics: measure `entropy` and `mean_token_accuracy` of training batches too, for one more product of the
+        token table a step; of held-out text they are measured in any case.
       guard: when a step is skipped.
       validation: what is measured on held-out text, and when.
       checkpoints: what is saved, and when.
@@ -249,6 +251,7 @@ class TrainConfig:
     accumulation: int = 1
     z_loss: float = 0.0
     label_smoothing: float = 0.0
+    token_statistics: bool = False
     guard: GuardConfig = field(default_factory=GuardConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -271,6 +274,8 @@ class TrainConfig:
             yield Problem("seed", "between 0 and 2^32 - 1")
         if self.objective is not None:
             yield from self._validate_judged(self.objective)
+            if self.token_statistics and isinstance(self.objective, RewardConfig):
+                yield Problem("token_statistics", "False with objective = @RewardConfig(): it predicts no tokens")
         if self.adapter is not None and not self.initialize_from:
             yield Problem("initialize_from", "the model that the adapter is for: MODEL_DIR")
         yield from self._validate_sequence()

@@ -32,17 +32,20 @@ def joining(model: Model) -> Callable[[Any, Any], Any]:
     return model.join if isinstance(model, AdaptedModel) else lambda params, _: params
 
 
-def make_objective(config: TrainConfig, model: Model, num_tasks: int) -> Objective:
-    """The run's (params, batch, rng) -> (loss, metrics)."""
+def make_objective(config: TrainConfig, model: Model, num_tasks: int, *, held_out: bool = False) -> Objective:
+    """The run's (params, batch, rng) -> (loss, metrics); what is measured of `held_out` rows alone costs training nothing."""
+    common = {"num_tasks": num_tasks}
+    if not isinstance(config.objective, RewardConfig):
+        common["token_statistics"] = held_out or config.token_statistics
     match config.objective:
         case PreferenceConfig():
-            return functools.partial(preference, model, config=config.objective, num_tasks=num_tasks)
+            return functools.partial(preference, model, config=config.objective, **common)
         case PolicyGradientConfig():
-            return functools.partial(policy_gradient, model, config=config.objective, num_tasks=num_tasks)
+            return functools.partial(policy_gradient, model, config=config.objective, **common)
         case RewardConfig():
-            return functools.partial(bradley_terry, model, config=config.objective, num_tasks=num_tasks)
+            return functools.partial(bradley_terry, model, config=config.objective, **common)
     return functools.partial(
-        next_token, model, num_tasks=num_tasks, z_loss=config.z_loss, label_smoothing=config.label_smoothing
+        next_token, model, z_loss=config.z_loss, label_smoothing=config.label_smoothing, **common
     )
 
 

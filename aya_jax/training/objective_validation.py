@@ -35,7 +35,7 @@ class ObjectiveValidator:
         self.tasks = find_tasks(config, loader)
         self.stores = {task: held_out_store(config.data.store_dir, task) for task in self.tasks}
         self._numbers: dict[str, dict[str, np.ndarray]] = {}
-        objective = make_objective(config, model, num_tasks=1)
+        objective = make_objective(config, model, num_tasks=1, held_out=True)
 
         def measure(params: Any, batch: Mapping[str, jax.Array]) -> Metrics:
             return objective(params, batch, jax.random.key(0))[1]

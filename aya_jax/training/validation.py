@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from aya_jax.training.config import TrainConfig
 from aya_jax.training.placement import place, row_share
 
 SPLIT = "validation"
+_MEANS = ("bits_per_byte", "entropy", "mean_token_accuracy")
 ScoreFunction = Callable[..., "Scored"]
 
 
@@ -33,14 +34,18 @@ class HeldOut:
       nll: nats, over all predicted tokens.
       tokens: how many were predicted.
       bytes: UTF-8 bytes of text that they stand for (special tokens stand for none).
+      entropy: nats, of the distributions that they were predicted by.
+      correct: how many were the likeliest token.
     """
 
     nll: float = 0.0
     tokens: int = 0
     bytes: int = 0
+    entropy: float = 0.0
+    correct: int = 0
 
     def __add__(self, other: HeldOut) -> HeldOut:
-        return HeldOut(self.nll + other.nll, self.tokens + other.tokens, self.bytes + other.bytes)
+        return HeldOut(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
     def loss(self) -> float:
@@ -65,6 +70,8 @@ class HeldOut:
             "loss": self.loss,
             "perplexity": self.perplexity,
             "bits_per_byte": self.bits_per_byte,
+            "entropy": self.entropy / self.tokens if self.tokens else math.nan,
+            "mean_token_accuracy": self.correct / self.tokens if self.tokens else math.nan,
         }
 
 
@@ -75,15 +82,25 @@ class Scored(NamedTuple):
       nll: float64 [B, S], nats, 0 where nothing is predicted.
       predicted: bool [B, S].
       bytes: int64 [B, S], of each target; 0 where nothing is predicted.
+      entropy: float64 [B, S], nats; 0 where nothing is predicted.
+      correct: bool [B, S], whether the target is the likeliest token; False where nothing is predicted.
     """
 
     nll: np.ndarray
     predicted: np.ndarray
     bytes: np.ndarray
+    entropy: np.ndarray
+    correct: np.ndarray
 
     def total(self) -> HeldOut:
         """The batch's sums."""
-        return HeldOut(float(self.nll.sum()), int(self.predicted.sum()), int(self.bytes.sum()))
+        return HeldOut(
+            float(self.nll.sum()),
+            int(self.predicted.sum()),
+            int(self.bytes.sum()),
+            float(self.entropy.sum()),
+            int(self.correct.sum()),
+        )
 
 
 def make_score(model: Transformer, mesh: Mesh) -> ScoreFunction:
@@ -91,8 +108,14 @@ def make_score(model: Transformer, mesh: Mesh) -> ScoreFunction:
 
     def score(params: Any, batch: Mapping[str, jax.Array], token_bytes: jax.Array) -> Scored:
         predicted = batch["loss_weights"] > 0
-        nll = jnp.where(predicted, -model(params, batch).log_probs, 0.0)
-        return Scored(nll, predicted, jnp.where(predicted, token_bytes[batch["targets"]], 0))
+        scores = model(params, batch)
+        return Scored(
+            nll=jnp.where(predicted, -scores.log_probs, 0.0),
+            predicted=predicted,
+            bytes=jnp.where(predicted, token_bytes[batch["targets"]], 0),
+            entropy=jnp.where(predicted, scores.entropy, 0.0),
+            correct=predicted & scores.correct,
+        )
 
     return jax.jit(score, out_shardings=replicated(mesh))
 
@@ -112,8 +135,10 @@ def score_batches(
 
 
 def _fetch(scored: Scored) -> Scored:
-    nll, predicted, num_bytes = jax.device_get(scored)
-    return Scored(nll.astype(np.float64), predicted, num_bytes.astype(np.int64))
+    found = jax.device_get(scored)
+    return found._replace(
+        nll=found.nll.astype(np.float64), bytes=found.bytes.astype(np.int64), entropy=found.entropy.astype(np.float64)
+    )
 
 
 class Validator:
@@ -207,7 +232,7 @@ def combine(parts: Iterable[HeldOut]) -> HeldOut:
 
 
 def by_tag(results: Mapping[str, HeldOut], tags: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-    """Bits per byte of each language's text and of each domain.
+    """Bits per byte, entropy and token accuracy of each language's text and of each domain.
 
     Args:
       results: of each task.
@@ -219,13 +244,14 @@ def by_tag(results: Mapping[str, HeldOut], tags: Mapping[str, tuple[str, str]]) 
         groups.setdefault(f"domain/{domain}", []).append(held_out)
         if domain == "text":
             groups.setdefault(f"language/{language}", []).append(held_out)
-    return {f"{name}/bits_per_byte": combine(parts).bits_per_byte for name, parts in groups.items()}
+    summaries = {name: combine(parts).summary() for name, parts in groups.items()}
+    return {f"{name}/{key}": summary[key] for name, summary in summaries.items() for key in _MEANS}
 
 
 def record(results: Mapping[str, HeldOut]) -> dict[str, float]:
     """A validation record's numbers: all tasks together, then each."""
     total = combine(results.values())
-    numbers = {"loss": total.loss, "perplexity": total.perplexity, "bits_per_byte": total.bits_per_byte}
+    numbers = {name: total.summary()[name] for name in ("loss", "perplexity", *_MEANS)}
     for task, held_out in results.items():
         numbers |= {f"validation/{task}/{name}": value for name, value in held_out.summary().items()}
     return numbers

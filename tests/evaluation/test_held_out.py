@@ -161,10 +161,11 @@ def test_tokens_without_weight_belong_to_nobody(tmp_path):
     opened = write_store(str(tmp_path / "chat" / "validation"), [documents], task="chat", split="validation")
     assert held_out.predicted_tokens(opened).tolist() == [3, 2]
     nll = np.array([[1.0, 2.0, 4.0, 0.0, 8.0, 16.0]])
-    scored = Scored(nll, nll > 0, np.array([[1, 1, 0, 0, 1, 0]]))
+    scored = Scored(nll, nll > 0, np.array([[1, 1, 0, 0, 1, 0]]), nll / 2, np.array([[1, 0, 1, 0, 1, 1]], bool))
     first, second = held_out.by_document("chat", opened, [scored])
     assert (first.nll, first.tokens, first.bytes) == (7.0, 3, 2)
     assert (second.nll, second.tokens, second.bytes) == (24.0, 2, 1)
+    assert [(s.entropy, s.correct) for s in (first, second)] == [(3.5, 2), (12.0, 2)]
 
 
 def test_the_digest_is_that_of_the_weights_on_any_mesh(trained):

@@ -12,9 +12,11 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
+import scipy.stats
 from jax.sharding import NamedSharding
 
-from aya_jax.kernels.cross_entropy import linear_cross_entropy, pallas_tpu
+from aya_jax.kernels.cross_entropy import linear_cross_entropy, linear_statistics, pallas_tpu
 from aya_jax.parallel.config import LogicalAxes, MeshConfig
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.parallel.sharding import partition_spec
@@ -26,7 +28,9 @@ BATCH, LENGTH, WIDTH, VOCAB, SCALE = 8, 12, 16, 96, 0.5
 def arrays(vocab):
     rng = np.random.default_rng(0)
     hidden, table = rng.normal(size=(BATCH, LENGTH, WIDTH)), rng.normal(size=(vocab, WIDTH))
-    return hidden, table, rng.integers(0, vocab, (BATCH, LENGTH)).astype(np.int32), rng.normal(size=(2, BATCH, LENGTH))
+    targets = rng.integers(0, vocab, (BATCH, LENGTH)).astype(np.int32)
+    targets[:, ::2] = (hidden[:, ::2] @ table.T).argmax(-1)  # half of them the likeliest
+    return hidden, table, targets, rng.normal(size=(2, BATCH, LENGTH))
 
 
 def compare(case):
@@ -63,8 +67,17 @@ def compare(case):
                 float(np.abs(left - right).max() / np.abs(right).max())
                 for left, right in zip((*values, *gradients), expected, strict=True)
             )
+        statistics = jax.jit(lambda *a: linear_statistics(*a, logit_scale=SCALE, rules=rules, tile=4))
+        worst |= measure_statistics(jax.device_get(statistics(*placed)), SCALE * hidden @ table.T, targets)
         text = step.lower(*placed, split).compile().as_text()
     return worst | {"whole logits": f"f32[{BATCH},{LENGTH},{vocab}]" in text}
+
+
+def measure_statistics(found, logits, targets):
+    """The largest difference of an entropy, and of how many tokens it is known wrongly whether they are the likeliest."""
+    expected = scipy.stats.entropy(scipy.special.softmax(logits, axis=-1), axis=-1)
+    right = logits.argmax(-1) == targets
+    return {"entropy": float(np.abs(found.entropy - expected).max()), "wrong": int((found.correct != right).sum())}
 
 
 def memory(case):

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aya_jax.config import UserError
-from aya_jax.kernels.cross_entropy import choose, linear_cross_entropy, mean_logit, pallas_tpu
+from aya_jax.kernels.cross_entropy import choose, linear_cross_entropy, linear_statistics, mean_logit, pallas_tpu
 
 BATCH, LENGTH, WIDTH, VOCAB = 2, 13, 16, 57
 ALL = [("dense", None), ("tiled", 5), ("tiled", 1), ("tiled", 64), ("reference", None), ("pallas_tpu", None)]
@@ -206,3 +208,46 @@ def test_choice():
         choose(tokens=1, vocab_size=1, implementation="fused")
     with pytest.raises(UserError, match=r"'pallas_tpu' is for tpu and this is cpu; .* = 'tiled'"):
         choose(tokens=1, vocab_size=1, implementation="pallas_tpu")
+
+
+@pytest.mark.parametrize("tile", [None, 1, 5, 64])
+@pytest.mark.parametrize("scale", [1.0, 0.0625, 100.0])
+def test_entropy_and_the_likeliest_token(tile, scale):
+    hidden, table, targets = inputs()
+    logits = scale * hidden @ table.T
+    targets[0] = logits[0].argmax(-1)
+    found = linear_statistics(jnp.float32(hidden), jnp.float32(table), targets, logit_scale=scale, tile=tile)
+    expected = scipy.stats.entropy(scipy.special.softmax(logits, axis=-1), axis=-1)
+    np.testing.assert_allclose(found.entropy, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.correct, logits.argmax(-1) == targets)
+
+
+def test_of_equally_likely_tokens_the_first_counts():
+    found = linear_statistics(jnp.ones((1, 4, 3)), jnp.ones((8, 3)), jnp.array([[0, 1, 7, 0]], jnp.int32))
+    np.testing.assert_allclose(found.entropy, np.log(8), rtol=1e-6)
+    assert found.correct.tolist() == [[True, False, False, True]]
+
+
+def test_statistics_have_no_gradient():
+    hidden, table, targets = inputs()
+    arguments = jnp.float32(hidden), jnp.float32(table)
+    gradients = jax.grad(lambda *a: jnp.sum(linear_statistics(*a, targets).entropy), argnums=(0, 1))(*arguments)
+    assert not any(np.any(gradient) for gradient in gradients)
+
+
+@pytest.mark.parity
+def test_statistics_equal_trl():
+    """The head of TRL's trainers, and its correct tokens: both take the first of equals."""
+    torch = pytest.importorskip("torch")
+    trl = pytest.importorskip("trl.kernels.chunked_logprob")
+    hidden, table, targets = inputs()
+    table[5:9] = table[5]
+    targets[0] = (hidden[0] @ table.T).argmax(-1)
+    hidden[1], targets[1] = 3 * table[5], np.arange(LENGTH) % 4 + 5
+    flat = [torch.tensor(a, dtype=torch.float32) for a in (hidden.reshape(-1, WIDTH), table)]
+    outputs = ("log_probs", "entropy", "is_top1")
+    labels = torch.tensor(targets.reshape(-1)).long()
+    theirs = trl.ChunkedLogProbFunction.apply(*flat, None, labels, 1.0, 16, None, 1.0, outputs)
+    found = linear_statistics(jnp.float32(hidden), jnp.float32(table), targets)
+    np.testing.assert_allclose(found.entropy.reshape(-1), theirs[1].numpy(), atol=1e-5)
+    np.testing.assert_array_equal(found.correct.reshape(-1), theirs[4].numpy())

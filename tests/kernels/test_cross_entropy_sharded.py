@@ -48,6 +48,7 @@ def test_eight_devices_equal_the_closed_form(name):
     assert len(results) == len(cases)
     for case, result in zip(cases, results, strict=True):
         assert max(result[part] for part in ("log_probs", "lse", "both")) < 1e-5, (case, result)
+        assert (result["wrong"], result["entropy"] < 1e-5) == (0, True), (case, result)
         assert not result["whole logits"], case
 
 

@@ -23,10 +23,12 @@ CONFIG = PolicyGradientConfig(epsilon=0.2)
 
 class Scores(NamedTuple):
     log_probs: jax.Array
+    entropy: jax.Array
+    correct: jax.Array
 
 
 def model(params, batch, rng):
-    return Scores(params * batch["scores"])
+    return Scores(params * batch["scores"], batch["scores"] ** 2, batch["scores"] > -1.5)
 
 
 def batch_of(rows, seed=0):
@@ -133,7 +135,7 @@ def test_loss_and_clip_equal_trl():
     stub = SimpleNamespace(
         model=SimpleNamespace(training=True),
         accelerator=SimpleNamespace(reduce=lambda x, reduction: x, gather=lambda x: x, gather_for_metrics=lambda x: x),
-        _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, torch.zeros_like(log_probs), None),
+        _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, torch.tensor(apart["scores"] ** 2), None),
         aux_loss_enabled=False,
         epsilon_low=0.2,
         epsilon_high=0.2,
@@ -147,8 +149,13 @@ def test_loss_and_clip_equal_trl():
         "advantages": torch.tensor([a.margin for a in answers]),
     }
     theirs = trainer.RLOOTrainer._compute_loss(stub, None, inputs)
-    ours, metrics = policy_gradient(model, jnp.float32(1), batch, None, config=CONFIG, num_tasks=2)
+    ours, metrics = policy_gradient(
+        model, jnp.float32(1), batch, None, config=CONFIG, num_tasks=2, token_statistics=True
+    )
     np.testing.assert_allclose(ours, float(theirs), rtol=1e-5)
+    np.testing.assert_allclose(mean(total(metrics["entropy"])), stub._metrics["train"]["entropy"][0], rtol=1e-5)
+    correct = np.concatenate([a.log_probs[a.predicted] > -1.5 for a in answers])
+    np.testing.assert_allclose(mean(total(metrics["mean_token_accuracy"])), correct.mean(), rtol=1e-6)
     clipped = stub._metrics["train"]["clip_ratio/region_mean"][0]
     assert 0 < clipped < 1
     np.testing.assert_allclose(mean(total(metrics["clip_ratio"])), clipped, rtol=1e-5)

@@ -26,15 +26,26 @@ LOSSES = ("sigmoid", "conservative", "robust", "hinge", "ipo", "sigmoid_norm", "
 class Scores(NamedTuple):
     log_probs: jax.Array
     mean_logit: jax.Array
+    entropy: jax.Array
+    correct: jax.Array
 
 
 def model(params, batch, rng):
-    return Scores(params * batch["scores"], mean_logit(batch["scores"]))
+    scores = batch["scores"]
+    return Scores(params * scores, mean_logit(scores), entropy(scores), correct(scores))
 
 
 def mean_logit(scores):
     """Any other number of each position."""
     return 1 - 2 * scores
+
+
+def entropy(scores):
+    return scores**2
+
+
+def correct(scores):
+    return scores > -1.5
 
 
 def options(loss):
@@ -203,9 +214,9 @@ def test_loss_and_metrics_equal_trl(loss):
     def network(**_):
         return SimpleNamespace(
             log_probs=log_probs,
-            entropy=torch.zeros_like(log_probs),
+            entropy=entropy(torch.tensor(apart["scores"])),
             mean_logits=mean_logit(torch.tensor(apart["scores"])),
-            is_top1=torch.zeros_like(predicted),
+            is_top1=correct(torch.tensor(apart["scores"])),
         )
 
     references = torch.tensor([a.reference for a in answers])
@@ -218,7 +229,10 @@ def test_loss_and_metrics_equal_trl(loss):
     }
     theirs = trainer.DPOTrainer._compute_loss(stub, network, inputs, False)
     rows = [answers[:8], answers[8:14], answers[14:]]
-    ours, metrics = preference(model, jnp.float32(1), pack(rows), None, config=config, num_tasks=2)
+    ours, metrics = preference(
+        model, jnp.float32(1), pack(rows), None, config=config, num_tasks=2, token_statistics=True
+    )
+    assert 0 < mean(total(metrics["mean_token_accuracy"])) < 1
     np.testing.assert_allclose(ours, float(theirs), rtol=1e-5)
     for name, metric in metrics.items():
         if name != "loss":

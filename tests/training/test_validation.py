@@ -36,7 +36,7 @@ class Uniform:
 
     def __call__(self, params, batch):
         lse = jnp.full(batch["targets"].shape, math.log(self.size))
-        return TokenScores(-lse, lse)
+        return TokenScores(-lse, lse, entropy=lse, correct=batch["targets"] % 2 == 0)
 
 
 @pytest.fixture
@@ -73,6 +73,8 @@ def test_a_uniform_model_needs_log2_v_bits_a_token(held_out, packing):
     assert found.loss == pytest.approx(math.log(259), rel=1e-6)
     assert found.perplexity == pytest.approx(259, rel=1e-5)
     assert found.bits_per_byte == pytest.approx(tokens * math.log2(259) / num_bytes, rel=1e-6)
+    assert found.summary()["entropy"] == pytest.approx(math.log(259), rel=1e-6)
+    assert found.correct == sum(int(np.sum(np.asarray(d)[1:] % 2 == 0)) for d in documents)
 
 
 def test_at_most_so_many_tokens_rounded_up_to_rows(held_out):
@@ -87,7 +89,9 @@ def test_tasks_with_held_out_documents_are_chosen_by_pattern(held_out):
 
 
 def test_a_record_has_all_tasks_together_and_each():
-    found = record({"a": HeldOut(10.0, 4, 5), "b": HeldOut(2.0, 4, 11)})
+    found = record({"a": HeldOut(10.0, 4, 5, 6.0, 3), "b": HeldOut(2.0, 4, 11, 2.0, 4)})
+    assert (found["entropy"], found["mean_token_accuracy"]) == (1.0, 7 / 8)
+    assert (found["validation/a/entropy"], found["validation/a/mean_token_accuracy"]) == (1.5, 0.75)
     assert found["loss"] == 12 / 8
     assert found["bits_per_byte"] == pytest.approx(12 / LN2 / 16)
     assert found["validation/a/loss"] == 2.5
@@ -97,15 +101,21 @@ def test_a_record_has_all_tasks_together_and_each():
 
 
 def test_languages_are_of_text_and_domains_of_everything():
-    results = {"text_en": HeldOut(10.0, 4, 5), "text_de": HeldOut(2.0, 4, 11), "code_web": HeldOut(3.0, 1, 6)}
+    results = {
+        "text_en": HeldOut(10.0, 4, 5, 2.0, 1),
+        "text_de": HeldOut(2.0, 4, 11, 6.0, 2),
+        "code_web": HeldOut(3.0, 1, 6, 1.0, 0),
+    }
     tags = {"text_en": ("en", "text"), "text_de": ("de", "text"), "code_web": ("code", "web_code")}
+    expected = {
+        "language/en": (10 / LN2 / 5, 0.5, 0.25),
+        "language/de": (2 / LN2 / 11, 1.5, 0.5),
+        "domain/text": (12 / LN2 / 16, 1.0, 3 / 8),
+        "domain/web_code": (3 / LN2 / 6, 1.0, 0.0),
+    }
+    names = ("bits_per_byte", "entropy", "mean_token_accuracy")
     assert by_tag(results, tags) == pytest.approx(
-        {
-            "language/en/bits_per_byte": 10 / LN2 / 5,
-            "language/de/bits_per_byte": 2 / LN2 / 11,
-            "domain/text/bits_per_byte": 12 / LN2 / 16,
-            "domain/web_code/bits_per_byte": 3 / LN2 / 6,
-        }
+        {f"{group}/{name}": value for group, values in expected.items() for name, value in zip(names, values, strict=True)}
     )
 
 

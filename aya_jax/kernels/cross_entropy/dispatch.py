@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from aya_jax.config.errors import UserError
 from aya_jax.kernels.cross_entropy.operation import Layout, Plan, scores
 from aya_jax.kernels.cross_entropy.reference import reference
+from aya_jax.kernels.cross_entropy.statistics import TokenStatistics, token_statistics
 from aya_jax.parallel.config import LogicalAxes
 from aya_jax.parallel.mesh import platform as platform_in_context
 
@@ -115,27 +116,56 @@ def linear_cross_entropy(
     Raises:
       UserError: if the implementation is unknown or cannot run here, or a dim does not divide over the mesh.
     """
-    shape = (*targets.shape, *table.shape)
-    batch, length, rows = shape[:3]
-    mesh, layout, devices = jax.sharding.get_abstract_mesh(), None, 1
-    if not mesh.empty and mesh.size > 1:
-        if rules is None:
-            devices = mesh.size
-        else:
-            layout = Layout.of(rules, mesh)
-            batch, length, rows = layout.local(*shape)
+    layout, (batch, length, rows), devices = _divide(targets, table, rules)
     name = choose(
         tokens=-(-batch * length // devices),
         vocab_size=rows,
-        width=shape[3],
+        width=table.shape[1],
         platform="tpu" if interpret else None,
         implementation=implementation,
     )
     if name == "reference":
         return reference(hidden, table, targets, logit_scale=logit_scale)
-    tile = min(length, tile or max(1, TILE_LOGITS * devices // (batch * rows)))
+    tile = min(length, tile or _tile(batch, rows, devices))
     plan = Plan(name=name, layout=layout, tile=tile, interpret=interpret, table_dtype=str(table.dtype))
     return scores(plan, hidden * jnp.asarray(logit_scale, hidden.dtype), table, targets)
+
+
+def linear_statistics(
+    hidden: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    *,
+    logit_scale: float = 1.0,
+    rules: LogicalAxes | None = None,
+    tile: int | None = None,
+) -> TokenStatistics:
+    """Entropy of softmax(logit_scale * hidden @ table^T), and whether the target is its peak; no gradient.
+
+    Arguments, mesh and errors as in `linear_cross_entropy`; one matrix product, and no more logits than a tile's.
+    """
+    layout, (batch, length, rows), devices = _divide(targets, table, rules)
+    tile = min(length, tile or _tile(batch, rows, devices))
+    return token_statistics(hidden * jnp.asarray(logit_scale, hidden.dtype), table, targets, layout=layout, tile=tile)
+
+
+def _divide(
+    targets: jax.Array, table: jax.Array, rules: LogicalAxes | None
+) -> tuple[Layout | None, tuple[int, int, int], int]:
+    """How the mesh in context divides the work: a layout where rules give one, rows of the batch, positions and rows of the
+    table of a device, and over how many devices the compiler is left to divide those."""
+    mesh = jax.sharding.get_abstract_mesh()
+    whole = (*targets.shape, table.shape[0])
+    if mesh.empty or mesh.size == 1:
+        return None, whole, 1
+    if rules is None:
+        return None, whole, mesh.size
+    layout = Layout.of(rules, mesh)
+    return layout, layout.local(*whole, table.shape[1]), 1
+
+
+def _tile(batch: int, rows: int, devices: int) -> int:
+    return max(1, TILE_LOGITS * devices // (batch * rows))
 
 
 def mean_logit(hidden: jax.Array, table: jax.Array, *, logit_scale: float = 1.0) -> jax.Array:

@@ -129,11 +129,8 @@ def _forward(plan: Plan, hidden: jax.Array, table: jax.Array, targets: jax.Array
 
     def local(hidden, table, targets):
         # Cast before it is gathered: half the bytes where parameters are float32 and activations bfloat16.
-        table = table.astype(hidden.dtype)
+        table = gather_table(table.astype(hidden.dtype), layout)
         targets = _own(targets, table.shape[0], layout)
-        if layout:
-            for axis in reversed(layout.embed):  # the last axis of a dim varies fastest: its parts lie side by side
-                table = _gather_width(table, axis, layout.parts((axis,)))
         (target, lse), kept = plan.functions()[0](hidden, table, targets)
         if layout and layout.parts(layout.vocab) > 1:
             peak = jax.lax.pmax(lse, layout.vocab)
@@ -142,7 +139,7 @@ def _forward(plan: Plan, hidden: jax.Array, table: jax.Array, targets: jax.Array
         return (target - lse, lse), (table, kept)
 
     if layout:
-        specs = _Specs.of(layout)
+        specs = Specs.of(layout)
         kept = (specs.logits, specs.logits) if plan.name == "dense" else ()
         local = jax.shard_map(
             local,
@@ -175,7 +172,7 @@ def _backward(plan: Plan, saved, cotangents):
         return rows.astype(plan.table_dtype)
 
     if layout:
-        specs = _Specs.of(layout)
+        specs = Specs.of(layout)
         kept = (specs.logits, specs.logits) if plan.name == "dense" else ()
         local = jax.shard_map(
             local,
@@ -187,6 +184,14 @@ def _backward(plan: Plan, saved, cotangents):
 
 
 scores.defvjp(_forward, _backward)
+
+
+def gather_table(table: jax.Array, layout: Layout | None) -> jax.Array:
+    """A device's rows of the table in their whole width, inside `jax.shard_map`; as it is without a layout."""
+    if layout:
+        for axis in reversed(layout.embed):  # the last axis of a dim varies fastest: its parts lie side by side
+            table = _gather_width(table, axis, layout.parts((axis,)))
+    return table
 
 
 def _gather_width(table: jax.Array, axis: str, parts: int) -> jax.Array:
@@ -216,7 +221,7 @@ def _own(targets: jax.Array, rows: int, layout: Layout | None) -> jax.Array:
     return jnp.where((targets >= 0) & (targets < rows), targets, -1)
 
 
-class _Specs(NamedTuple):
+class Specs(NamedTuple):
     """Partitions of the arrays at the border of `jax.shard_map`."""
 
     tokens: PartitionSpec
@@ -226,7 +231,7 @@ class _Specs(NamedTuple):
     gathered: PartitionSpec
 
     @classmethod
-    def of(cls, layout: Layout) -> _Specs:
+    def of(cls, layout: Layout) -> Specs:
         batch, sequence, vocab, embed = (
             axes or None for axes in (layout.batch, layout.sequence, layout.vocab, layout.embed)
         )

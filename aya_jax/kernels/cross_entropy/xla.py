@@ -27,7 +27,7 @@ Kept = tuple[jax.Array, ...]
 
 def dense_forward(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> tuple[Scores, Kept]:
     """Holds and keeps float32 [B, S, V]."""
-    logits = _logits(hidden, table)
+    logits = logits_of(hidden, table)
     peak = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.exp(logits - peak)
     lse = jnp.log(jnp.sum(weights, axis=-1)) + peak[..., 0]
@@ -66,11 +66,11 @@ def tiled_forward(hidden: jax.Array, table: jax.Array, targets: jax.Array, *, ti
 
     def step(_, rows):
         hidden, targets = rows
-        logits = _logits(hidden, table)
+        logits = logits_of(hidden, table)
         return None, (_pick(logits, targets), jax.nn.logsumexp(logits, axis=-1))
 
-    _, scores = jax.lax.scan(step, None, (_cut(hidden, tile), _cut(targets, tile)))
-    target, lse = (_join(score, targets.shape[1]) for score in scores)
+    _, scores = jax.lax.scan(step, None, (cut(hidden, tile), cut(targets, tile)))
+    target, lse = (join(score, targets.shape[1]) for score in scores)
     return (target, lse), ()
 
 
@@ -82,17 +82,17 @@ def tiled_backward(
 
     def step(grad_table, rows):
         hidden, targets, lse, grad_target, grad_lse = rows
-        weights = jnp.exp(_logits(hidden, table) - lse[..., None])
+        weights = jnp.exp(logits_of(hidden, table) - lse[..., None])
         grad_logits = _grad_logits(weights, grad_lse[..., None], targets, grad_target, hidden.dtype)
         grad_table += jnp.einsum("bsv,bsd->vd", grad_logits, hidden, preferred_element_type=jnp.float32)
         return grad_table, jnp.einsum("bsv,vd->bsd", grad_logits, table)
 
-    rows = jax.tree.map(functools.partial(_cut, tile=tile), (hidden, targets, lse, grad_target, grad_lse))
+    rows = jax.tree.map(functools.partial(cut, tile=tile), (hidden, targets, lse, grad_target, grad_lse))
     grad_table, grad_hidden = jax.lax.scan(step, jnp.zeros(table.shape, jnp.float32), rows)
-    return _join(grad_hidden, hidden.shape[1]), share(grad_table)
+    return join(grad_hidden, hidden.shape[1]), share(grad_table)
 
 
-def _logits(hidden: jax.Array, table: jax.Array) -> jax.Array:
+def logits_of(hidden: jax.Array, table: jax.Array) -> jax.Array:
     """float32 [B, S, V]."""
     return jnp.einsum("bsd,vd->bsv", hidden, table, preferred_element_type=jnp.float32)
 
@@ -109,14 +109,14 @@ def _grad_logits(weights, factor, targets, grad_target, dtype) -> jax.Array:
     return (factor * weights + jnp.where(onehot, grad_target[..., None], 0.0)).astype(dtype)
 
 
-def _cut(array: jax.Array, tile: int) -> jax.Array:
+def cut(array: jax.Array, tile: int) -> jax.Array:
     """[B, S, ...] -> [tiles, B, tile, ...], padded with zeros: a token without cotangents adds nothing."""
     batch, length = array.shape[:2]
     array = jnp.pad(array, ((0, 0), (0, -length % tile), *((0, 0) for _ in array.shape[2:])))
     return jnp.moveaxis(array.reshape(batch, -(-length // tile), tile, *array.shape[2:]), 1, 0)
 
 
-def _join(array: jax.Array, length: int) -> jax.Array:
+def join(array: jax.Array, length: int) -> jax.Array:
     """[tiles, B, tile, ...] -> [B, S, ...]."""
     count, batch, tile = array.shape[:3]
     return jnp.moveaxis(array, 0, 1).reshape(batch, count * tile, *array.shape[3:])[:, :length]
