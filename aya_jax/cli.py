@@ -79,8 +79,8 @@ VERBS: dict[str, Verb] = {
     ),
     "evaluate": Verb(
         "aya_jax.evaluation.config:EvaluateConfig",
-        "aya_jax.evaluation.held_out:run",
-        "loss and bits per byte on held-out text",
+        "aya_jax.evaluation.evaluate:run",
+        "benchmarks, or loss and bits per byte on held-out text",
         together=True,
     ),
     "convert": Verb(
@@ -120,6 +120,7 @@ MACROS = {
     "MIXTURE": "tasks and their rates, or the name of one",
     "MODEL_DIR": "a model to start from, to judge or to generate with: a run directory, a checkpoint, a Hugging Face directory",
     "ADAPTER": "a LoRA adapter in PEFT's format, for MODEL_DIR or SOURCE",
+    "TASKS": "what is measured: names or patterns",
     "PROMPT": "a text to go on from",
     "INPUT": "a JSONL file of prompts",
     "OUTPUT": "the JSONL file that answers are written to",

@@ -97,6 +97,20 @@ class ChatTokenizer:
         before, after = self._around
         return [*before, *self.vocabulary.encode_batch([text])[0], *after]
 
+    def encode_trusted(self, text: str, *, around: bool = True) -> list[int]:
+        """Ids of a text in which what spells a control token is that token, as in transformers.
+
+        For texts that nobody else wrote: a conversation that was rendered here, a benchmark's prompt.
+
+        Args:
+          text: the text.
+          around: with what the tokenizer puts around a text, as `encode_text`.
+        """
+        if self._raw is None:
+            before, after = self._around if around else ((), ())
+            return [*before, *self.vocabulary.encode_batch([text])[0], *after]
+        return self._raw.encode(text, add_special_tokens=around).ids
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, without special tokens."""
         return self.vocabulary.decode(ids)

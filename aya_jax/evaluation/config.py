@@ -1,4 +1,4 @@
-"""What an evaluation measures."""
+"""What an evaluation measures, and of which model."""
 
 from __future__ import annotations
 
@@ -7,54 +7,143 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from aya_jax.config.registry import Problem, configurable
+from aya_jax.inference.config import EngineConfig
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.parallel.config import MeshConfig
 
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Root of `aya evaluate`: loss and bits per byte of a trained model on held-out text, document by document.
+class HeldOutConfig:
+    """Loss and bits per byte on held-out text, document by document.
 
     Attributes:
-      model_dir: a run directory of `aya train`, one of its checkpoints, a converted model, or a Hugging Face directory; bind
-        MODEL_DIR.
-      adapter: a LoRA adapter in PEFT's format that is added to the weights; bind ADAPTER.
-      run_dir: where the results go, below `evaluations/`; None: the model's own directory.
-      name: of the results' files.
       tasks: names or patterns of the tasks to measure; every store with a held-out split may be named.
       store_dir: the token stores; None: those that the model was trained on. Bind STORE_DIR.
       sequence_length: tokens in a window; None: as in the training run, or where there is none the model's longest, at most
         2,048.
       batch: sequences scored at a time, rounded up to what the mesh divides; None: the training run's global batch, or 8.
-      precision: number formats; None: those of the training run, or float32.
       max_tokens: at most so many tokens of each task, from its start; None takes all.
-      mesh: the shape of the device mesh, whatever the model was trained on.
     """
 
-    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("model_dir", "adapter", "run_dir", "batch", "mesh")
-
-    model_dir: str
-    adapter: str | None = None
-    run_dir: str | None = None
-    name: str = "held_out"
     tasks: tuple[str, ...] = ("*",)
     store_dir: str | None = None
     sequence_length: int | None = None
     batch: int | None = None
-    precision: PrecisionConfig | None = None
     max_tokens: int | None = None
-    mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, and numbers below 1."""
-        if not self.model_dir:
-            yield Problem("model_dir", "a trained model: add --gin.MODEL_DIR=...")
-        if not self.name or "/" in self.name:
-            yield Problem("name", "a file name without folders")
         if not self.tasks:
             yield Problem("tasks", "at least one name or pattern; ('*',) is every task")
         for name in ("sequence_length", "batch", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 yield Problem(name, "at least 1, or None")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class HarnessConfig:
+    """Benchmarks as lm-evaluation-harness defines them, in this process.
+
+    Attributes:
+      tasks: names, groups, tags or patterns of the harness's tasks, or of those in `task_dirs`; bind TASKS.
+      data_dir: a folder with copies of the benchmarks' rows, which are read in place of the Hugging Face hub's where it has
+        them (docs/evaluate.md names the files); None: the hub's. Bind DATA_DIR.
+      task_dirs: folders with more task files in the harness's format.
+      few_shot: examples before each question; None: as each task says.
+      limit: at most so many rows of each task, its first ones, for a try; the report says so. None takes all.
+      chat: put questions to the model as a conversation, by its chat template.
+      few_shot_as_turns: with `chat`, give each example as a turn of the user's and one of the assistant's.
+      system: with `chat`, what the system says first.
+      seed: what few-shot examples are drawn by, where a task draws them.
+      max_tokens: of an answer, where a task does not say.
+      max_length: tokens of a prompt and its answer together, of which older ones are cut; None: the model's longest sequence.
+      batch_tokens: tokens that are scored at a time, padding included, over all devices.
+      engine: what generates answers.
+    """
+
+    tasks: tuple[str, ...]
+    data_dir: str | None = None
+    task_dirs: tuple[str, ...] = ()
+    few_shot: int | None = None
+    limit: int | None = None
+    chat: bool = False
+    few_shot_as_turns: bool = False
+    system: str | None = None
+    seed: int = 1234
+    max_tokens: int = 256
+    max_length: int | None = None
+    batch_tokens: int = 8192
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields what is empty, numbers out of range, and what only a conversation has."""
+        if not self.tasks:
+            yield Problem("tasks", "at least one task: add --gin.TASKS=\"('xcopa_*',)\"")
+        if self.few_shot is not None and self.few_shot < 0:
+            yield Problem("few_shot", "0 or more, or None")
+        for name in ("limit", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield Problem(name, "at least 1, or None")
+        for name in ("max_tokens", "batch_tokens"):
+            if getattr(self, name) < 1:
+                yield Problem(name, "at least 1")
+        if not self.chat:
+            for name in ("few_shot_as_turns", "system"):
+                if getattr(self, name):
+                    yield Problem(name, f"{HarnessConfig.__dataclass_fields__[name].default} without chat = True")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Root of `aya evaluate`: one measurement of one model.
+
+    Attributes:
+      model_dir: a run directory of `aya train`, one of its checkpoints, a converted model, or a Hugging Face directory; bind
+        MODEL_DIR.
+      adapter: a LoRA adapter in PEFT's format that is added to the weights; bind ADAPTER.
+      run_dir: where the results go, below `evaluations/`; None: the model's own directory. Bind RUN_DIR.
+      name: of the results' files.
+      measure: what is measured.
+      precision: number formats; None: those of the training run, or float32.
+      mesh: the shape of the device mesh, whatever the model was trained on.
+      compilation_cache: directory in which compiled programs are kept between runs; None keeps none.
+    """
+
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = (
+        "model_dir",
+        "adapter",
+        "run_dir",
+        "mesh",
+        "measure.batch",
+        "measure.batch_tokens",
+        "measure.engine",
+        "compilation_cache",
+    )
+
+    model_dir: str
+    adapter: str | None = None
+    run_dir: str | None = None
+    name: str = "held_out"
+    measure: HeldOutConfig | HarnessConfig = field(default_factory=HeldOutConfig)
+    precision: PrecisionConfig | None = None
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    compilation_cache: str | None = "~/.cache/aya_jax/compiled"
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields what is empty."""
+        if not self.model_dir:
+            yield Problem("model_dir", "a trained model: add --gin.MODEL_DIR=...")
+        if not self.name or "/" in self.name:
+            yield Problem("name", "a file name without folders")
+
+    @property
+    def alone(self) -> str | None:
+        """Why this cannot be done by several processes together; None if it can."""
+        if isinstance(self.measure, HarnessConfig):
+            return "benchmarks are run by one process, on all devices of its machine"
+        return None

@@ -1,4 +1,4 @@
-"""`aya evaluate`: loss and bits per byte on held-out documents, one record per document, summaries from the records."""
+"""Loss and bits per byte on held-out documents, one record per document, summaries from the records."""
 
 from __future__ import annotations
 
@@ -21,14 +21,11 @@ from aya_jax.config.files import write_atomic
 from aya_jax.data.batches import validation_batches
 from aya_jax.data.config import DataConfig, MixtureConfig
 from aya_jax.data.store import TokenStore
-from aya_jax.evaluation.config import EvaluateConfig
-from aya_jax.interop.model_dir import ModelDir, find_model, load_params, trained_with, vocabulary_info
-from aya_jax.models.config import PrecisionConfig
+from aya_jax.evaluation.config import EvaluateConfig, HeldOutConfig
+from aya_jax.interop.model_dir import ModelDir, load_params, vocabulary_info
 from aya_jax.models.transformer import Transformer
-from aya_jax.parallel.device_map import show_device_map
+from aya_jax.parallel.config import MeshConfig
 from aya_jax.parallel.distributed import agree, whole
-from aya_jax.parallel.mesh import make_mesh
-from aya_jax.training.console import make_console
 from aya_jax.training.placement import batch_shards, check_divides, in_reading_order, place, row_share
 from aya_jax.training.state import abstract_params
 from aya_jax.training.validation import (
@@ -42,7 +39,6 @@ from aya_jax.training.validation import (
     score_batches,
 )
 
-FOLDER = "evaluations"
 _LENGTH, _BATCH = 2048, 8  # of a model without a training run
 
 
@@ -78,26 +74,35 @@ class Sample:
         return HeldOut(self.nll, self.tokens, self.bytes, self.entropy, self.correct)
 
 
-def run(resolved: Resolved[EvaluateConfig]) -> None:
-    """Writes `evaluations/<name>.json` and `<name>.samples.jsonl`; both stand if they are there for the same weights.
+def run(
+    resolved: Resolved[EvaluateConfig],
+    found: ModelDir,
+    trained: DataConfig | None,
+    model: Transformer,
+    mesh: Mesh,
+    file: Path,
+    console: Console,
+) -> None:
+    """Writes `<file>` and `<its stem>.samples.jsonl`; both stand if they are there for the same weights and text.
+
+    Args:
+      resolved: what is asked for.
+      found: the model.
+      trained: the batches of its training run, if it has one.
+      model: its shape, as it is run.
+      mesh: what rows are divided over.
+      file: of the summary.
+      console: for progress and the table.
 
     Raises:
-      UserError: no model, no held-out documents, or stores of another tokenizer.
+      UserError: no held-out documents, or stores of another tokenizer.
     """
-    config, console = resolved.config, make_console(quiet=jax.process_index() != 0)
-    found = find_model(config.model_dir, console.print, config.adapter)
-    trained = trained_with(found)
-    home = found.checkpoint.parents[1] if found.checkpoint else found.path
-    file = Path(config.run_dir or home) / FOLDER / f"{config.name}.json"
-    mesh = make_mesh(config.mesh)
-    show_device_map(console, mesh)
+    measured = resolved.config.measure
     with jax.set_mesh(mesh):
-        precision = config.precision or (trained.precision if trained else PrecisionConfig())
-        model = Transformer(found.config, precision, config.mesh.logical_axes)
-        data, tasks = held_out_data(config, found, trained and trained.data, mesh)
+        data, tasks = held_out_data(measured, resolved.config.mesh, found, trained, mesh)
         params = load_params(found, abstract_params(model, mesh))
         heading = {
-            "name": config.name,
+            "name": resolved.config.name,
             "checkpoint_step": found.step,
             "weights_digest": weights_digest(params),
             "fingerprint": resolved.fingerprint,
@@ -106,7 +111,7 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
         if agree("done" if is_done(file, heading) else None):
             console.print(f"{file} is there for these weights.")
         else:
-            samples = measure(data, tasks, config.max_tokens, model, params, mesh, console)
+            samples = measure(data, tasks, measured.max_tokens, model, params, mesh, console)
             if jax.process_index() == 0:
                 write(file, heading, samples)
     if jax.process_index() == 0:
@@ -122,7 +127,7 @@ def write(file: Path, heading: Mapping[str, Any], samples: Iterable[Sample]) -> 
 
 
 def held_out_data(
-    config: EvaluateConfig, found: ModelDir, trained: DataConfig | None, mesh: Mesh
+    config: HeldOutConfig, shape: MeshConfig, found: ModelDir, trained: DataConfig | None, mesh: Mesh
 ) -> tuple[DataConfig, tuple[str, ...]]:
     """The batches to score, and the tasks that they are from.
 
@@ -130,6 +135,7 @@ def held_out_data(
 
     Args:
       config: what is asked for.
+      shape: of the mesh.
       found: the model.
       trained: the batches of its training run, if it has one.
       mesh: what rows are divided over.
@@ -141,14 +147,14 @@ def held_out_data(
         store_dir="", mixture=MixtureConfig(rates={"*": 1.0}), global_batch=_BATCH,
         sequence_length=min(found.config.max_sequence_length, _LENGTH),
     )  # fmt: skip
-    shards = batch_shards(mesh, config.mesh.logical_axes)
+    shards = batch_shards(mesh, shape.logical_axes)
     rows = -(-(config.batch or usual.global_batch) // shards) * shards
     length = config.sequence_length or usual.sequence_length
     if length > found.config.max_sequence_length:
         raise UserError(
             f"{length} tokens in a window, and the model's longest sequence is {found.config.max_sequence_length}"
         )
-    check_divides(mesh, config.mesh.logical_axes, rows, length)
+    check_divides(mesh, shape.logical_axes, rows, length)
     store_dir = config.store_dir or usual.store_dir
     if not store_dir:
         raise UserError(

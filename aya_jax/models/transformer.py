@@ -87,7 +87,24 @@ class Transformer:
         """Scores of `batch["targets"]`, int32 [B, S]. Logits do not leave the linear + cross-entropy kernel."""
         del rng
         hidden = self._hidden(params, batch)
-        targets = to_shards(batch["targets"], self.rules)
+        scores = self._scores(params, hidden, to_shards(batch["targets"], self.rules))
+        return TokenScores(*(from_shards(score, self.rules) for score in scores))
+
+    def score_at(self, params: Any, batch: Batch, places: jax.Array, targets: jax.Array) -> TokenScores:
+        """Scores of given targets at given places of each row: the head works on those places only.
+
+        Args:
+          params: as `init` gives them.
+          batch: as `hidden` takes it.
+          places: int32 [B, N], positions in a row, in any order and as often as there are targets for them.
+          targets: int32 [B, N].
+
+        Returns:
+          scores [B, N].
+        """
+        return self._scores(params, jnp.take_along_axis(self.hidden(params, batch), places[..., None], axis=1), targets)
+
+    def _scores(self, params: Any, hidden: jax.Array, targets: jax.Array) -> TokenScores:
         head, scale = self._head(params), self.config.logit_scale
         with jax.named_scope("head"):
             scores = linear_cross_entropy(
@@ -100,7 +117,7 @@ class Transformer:
             )
             mean = mean_logit(hidden, head, logit_scale=scale)
             statistics = linear_statistics(hidden, head, targets, logit_scale=scale, rules=self.rules)
-        return TokenScores(*(from_shards(score, self.rules) for score in (*scores, mean, *statistics)))
+        return TokenScores(*scores, mean, *statistics)
 
     def logits(self, params: Any, batch: Batch) -> jax.Array:
         """Next-token logits, float32 [B, S, V], for small batches: comparison with other libraries, and decoding."""

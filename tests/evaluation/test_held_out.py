@@ -15,6 +15,7 @@ from aya_jax.data import store, vocabulary
 from aya_jax.data.manifest import VocabularyInfo
 from aya_jax.evaluation import held_out
 from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.evaluation.evaluate import run
 from aya_jax.interop.model_dir import training_config
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
@@ -41,7 +42,7 @@ def trained(tmp_path_factory):
 
 
 def evaluate(model_dir, *bindings):
-    held_out.run(resolve(EvaluateConfig, bindings=[f"EvaluateConfig.model_dir='{model_dir}'", *bindings]))
+    run(resolve(EvaluateConfig, bindings=[f"EvaluateConfig.model_dir='{model_dir}'", *bindings]))
 
 
 def results(run_dir, name="held_out"):
@@ -120,12 +121,12 @@ def test_results_stand_for_the_same_weights_question_and_text(trained, tmp_path,
     measure = held_out.measure
     monkeypatch.setattr(held_out, "measure", lambda *arguments: measured.append(1) or measure(*arguments))
     for count, bindings in enumerate(
-        [(), ("EvaluateConfig.tasks=('text_*',)",), (f"EvaluateConfig.store_dir='{tmp_path / 'other'}'",)], 1
+        [(), ("HeldOutConfig.tasks=('text_*',)",), (f"HeldOutConfig.store_dir='{tmp_path / 'other'}'",)], 1
     ):
         if count == 3:
             write_store(str(tmp_path / "other" / "text_en" / "validation"), [[document(b"hello")]], split="validation")
         for _ in range(2):
-            evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", "EvaluateConfig.batch=4", *bindings)
+            evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", "HeldOutConfig.batch=4", *bindings)
         assert len(measured) == count
     evaluate(trained / "checkpoints" / "6", f"EvaluateConfig.run_dir='{tmp_path}'", *bindings)
     assert len(measured) == 3  # another name of the same weights
@@ -137,14 +138,14 @@ def test_results_stand_for_the_same_weights_question_and_text(trained, tmp_path,
 def test_the_batch_does_not_change_the_numbers(trained, tmp_path):
     for name, batch in (("three", 3), ("eight", 8)):
         evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", f"EvaluateConfig.name='{name}'",
-                 f"EvaluateConfig.batch={batch}")  # fmt: skip
+                 f"HeldOutConfig.batch={batch}")  # fmt: skip
     three, eight = results(tmp_path, "three")[1], results(tmp_path, "eight")[1]
     assert [s["id"] for s in three] == [s["id"] for s in eight]
     np.testing.assert_allclose([s["nll"] for s in three], [s["nll"] for s in eight], rtol=1e-5)
 
 
 def test_max_tokens_takes_the_first_documents(trained, tmp_path):
-    evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", "EvaluateConfig.max_tokens=128")
+    evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path}'", "HeldOutConfig.max_tokens=128")
     evaluate(trained)
     whole = {s["id"]: s for s in results(trained)[1]}
     _, samples = results(tmp_path)
@@ -190,8 +191,8 @@ def test_the_digest_is_that_of_the_weights_on_any_mesh(trained):
 @pytest.mark.parametrize(
     ("bindings", "message"),
     [
-        (["EvaluateConfig.tasks=('text_xx',)"], "no held-out documents of text_xx"),
-        (["EvaluateConfig.store_dir='nowhere'"], "nowhere: no held-out documents"),
+        (["HeldOutConfig.tasks=('text_xx',)"], "no held-out documents of text_xx"),
+        (["HeldOutConfig.store_dir='nowhere'"], "nowhere: no held-out documents"),
     ],
 )
 def test_nothing_to_measure_is_an_error(trained, tmp_path, bindings, message):
@@ -205,7 +206,7 @@ def test_stores_of_another_tokenizer_are_refused(trained, tmp_path):
     directory = str(tmp_path / "stores" / "text_en" / "validation")
     write_store(directory, [[document(b"hello")]], split="validation", vocabulary=info)
     with pytest.raises(UserError, match="another tokenizer"):
-        evaluate(trained, f"EvaluateConfig.store_dir='{tmp_path / 'stores'}'", f"EvaluateConfig.run_dir='{tmp_path}'")
+        evaluate(trained, f"HeldOutConfig.store_dir='{tmp_path / 'stores'}'", f"EvaluateConfig.run_dir='{tmp_path}'")
 
 
 def test_a_lone_checkpoint_says_what_it_wants_and_is_measured(trained, tmp_path):
@@ -214,11 +215,11 @@ def test_a_lone_checkpoint_says_what_it_wants_and_is_measured(trained, tmp_path)
     with pytest.raises(UserError, match=r"add --gin\.STORE_DIR=\.\.\."):
         evaluate(tmp_path)
     evaluate(trained, f"EvaluateConfig.run_dir='{tmp_path / 'run'}'")
-    stores = f"EvaluateConfig.store_dir='{trained.parent / 'stores'}'"
-    evaluate(tmp_path, stores, f"EvaluateConfig.sequence_length={LENGTH}")
+    stores = f"HeldOutConfig.store_dir='{trained.parent / 'stores'}'"
+    evaluate(tmp_path, stores, f"HeldOutConfig.sequence_length={LENGTH}")
     assert results(tmp_path)[0]["all"] == results(tmp_path / "run")[0]["all"]
     with pytest.raises(UserError, match="the model's longest sequence is"):
-        evaluate(tmp_path, stores, "EvaluateConfig.sequence_length=100_000")
+        evaluate(tmp_path, stores, "HeldOutConfig.sequence_length=100_000")
 
 
 def test_a_hugging_face_model_and_what_it_converts_to_are_scored_as_by_hand(tmp_path):
@@ -245,7 +246,7 @@ def test_a_hugging_face_model_and_what_it_converts_to_are_scored_as_by_hand(tmp_
         np.testing.assert_allclose([sample["nll"] for sample in samples], by_hand, rtol=1e-5)
     (model / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"put its tokenizer\.json there"):
-        evaluate(model, f"EvaluateConfig.store_dir='{tmp_path / 'stores'}'")
+        evaluate(model, f"HeldOutConfig.store_dir='{tmp_path / 'stores'}'")
 
 
 def nll(scores, document):
@@ -258,12 +259,12 @@ def nll(scores, document):
 @pytest.mark.parametrize(
     ("binding", "expected"),
     [
-        ("name='a/b'", "without folders"),
-        ("tasks=()", "at least one"),
-        ("batch=0", "at least 1"),
-        ("max_tokens=0", "None"),
+        ("EvaluateConfig.name='a/b'", "without folders"),
+        ("HeldOutConfig.tasks=()", "at least one"),
+        ("HeldOutConfig.batch=0", "at least 1"),
+        ("HeldOutConfig.max_tokens=0", "None"),
     ],
 )
 def test_mistakes_are_named(binding, expected):
     with pytest.raises(UserError, match=expected):
-        resolve(EvaluateConfig, bindings=["EvaluateConfig.model_dir='m'", f"EvaluateConfig.{binding}"])
+        resolve(EvaluateConfig, bindings=["EvaluateConfig.model_dir='m'", binding])

@@ -1,0 +1,1 @@
+"""What evaluation suites leave undone: statistics of single studies, computed from records of single samples."""

@@ -1,0 +1,122 @@
+"""The bootstrap that the analyses and the generation profile share.
+
+A statistic is written once, as a function of how many copies of each question there are: counts [R, N] in, one result for
+each of the R rows out. With one copy of everything it gives the estimate; with counts drawn as N draws with replacement
+it gives the bootstrap distribution (Efron, 1979), whose quantiles are the interval's ends. Whatever is computed from the
+same counts is resampled jointly: two models that answer the same prompts, one question in 42 languages.
+
+Samples are resampled as if independent. Where a statistic is not a smooth mean (a calibration error, a count of changed
+ranks) resampling adds noise of its own, and an interval can lie above its estimate; those functions say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+_BLOCK = 4_000_000  # numbers in one table of counts: 32 MB
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Copies of each sample, float64 [R, N] → results [R, ...]; NaN where a resample leaves the result undefined."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+      resamples: how many draws; 0 gives no intervals.
+      confidence: coverage, such as 0.95.
+      seed: of the draws.
+    """
+
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+class Estimate(NamedTuple):
+    """A result with its interval.
+
+    Attributes:
+      value: the result; None where it is undefined.
+      low, high: the interval's ends; None where there are none.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """An array of results with their intervals.
+
+    Attributes:
+      value, low, high: float64 [...]; NaN where undefined.
+    """
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def at(self, *index: int) -> Estimate:
+        """The result at an index."""
+        return Estimate(*(_number(array[index]) for array in (self.value, self.low, self.high)))
+
+
+def estimate(statistic: Statistic, size: int, bootstrap: Bootstrap) -> Estimates:
+    """A statistic of all samples, with percentile intervals.
+
+    Resamples that leave a result undefined are left out of its interval.
+
+    Args:
+      statistic: see `Statistic`.
+      size: how many samples there are, N.
+      bootstrap: how intervals are made.
+    """
+    value = np.asarray(statistic(np.ones((1, size))), np.float64)[0]
+    if bootstrap.resamples == 0 or size == 0:
+        return Estimates(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    drawn = np.concatenate([statistic(counts) for counts in resample(size, bootstrap)])
+    low, high = _quantiles(drawn, bootstrap.confidence)
+    return Estimates(value, low, high)
+
+
+def resample(size: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
+    """Counts of each of `size` samples in draws with replacement: float64 [r, size], rows of which sum to `size`.
+
+    All resamples come in blocks, which keep the table small; which block a row is in does not change it.
+    """
+    rng = np.random.default_rng(bootstrap.seed)
+    rows = max(1, _BLOCK // max(size, 1))
+    for start in range(0, bootstrap.resamples, rows):
+        count = min(rows, bootstrap.resamples - start)
+        drawn = rng.integers(size, size=(count, size)) + np.arange(count)[:, None] * size
+        yield np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(np.float64)
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Element by element; NaN where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
+
+
+def _quantiles(drawn: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """The interval's ends over the first dim, of what is defined; [R, ...] → two of [...]."""
+    tail = (1.0 - confidence) / 2
+    flat = drawn.reshape(len(drawn), -1)
+    ends = np.full((2, flat.shape[1]), np.nan)
+    whole = ~np.isnan(flat).any(axis=0)
+    ends[:, whole] = np.quantile(flat[:, whole], [tail, 1.0 - tail], axis=0)
+    for column in np.flatnonzero(~whole & ~np.isnan(flat).all(axis=0)):
+        ends[:, column] = np.nanquantile(flat[:, column], [tail, 1.0 - tail])
+    low, high = ends.reshape(2, *drawn.shape[1:])
+    return low, high
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

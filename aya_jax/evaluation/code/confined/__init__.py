@@ -1,0 +1,1 @@
+"""The launcher of one untrusted program: a folder that an isolated interpreter executes, outside the package."""

@@ -1,0 +1,304 @@
+"""Running benchmarks: lm-evaluation-harness's tasks over one of our models, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import logging
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import lm_eval
+from jax.sharding import Mesh
+from lm_eval.api.task import ConfigurableTask
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from aya_jax.config import Resolved, UserError
+from aya_jax.config.errors import did_you_mean, near_names
+from aya_jax.data.chat import ChatTokenizer
+from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
+from aya_jax.evaluation.harness.answers import Answers
+from aya_jax.evaluation.harness.language_model import HarnessModel, Track
+from aya_jax.evaluation.harness.local_data import MissingRows, reading_from
+from aya_jax.evaluation.harness.names import describe, item_name
+from aya_jax.evaluation.harness.own_tasks import own_tasks
+from aya_jax.evaluation.harness.scoring import Scorer
+from aya_jax.evaluation.harness.task_index import TaskIndex
+from aya_jax.evaluation.held_out import weights_digest
+from aya_jax.evaluation.results import Sample, read_summary, write
+from aya_jax.evaluation.tables import show
+from aya_jax.evaluation.translation import corpus_scores
+from aya_jax.inference.engine import Engine
+from aya_jax.inference.local import LocalGenerator
+from aya_jax.interop.model_dir import ModelDir, load_params
+from aya_jax.models.transformer import Transformer
+from aya_jax.training.state import abstract_params
+
+ANSWERS = "answers"
+_SELF_MADE = ("ntrex_",)
+
+
+def run(
+    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
+) -> None:
+    """Writes `<file>` and its samples, and prints the means.
+
+    Answers that the model has given stand in `answers/` beside the file, by the digest of its weights: what was killed goes on
+    where it was, and a question is not put twice.
+
+    Args:
+      resolved: what is asked for.
+      found: the model.
+      model: its shape, as it is run.
+      mesh: what the work is divided over.
+      file: of the summary.
+      console: for progress and the table.
+
+    Raises:
+      UserError: the model has no tokenizer, a task is unknown, or its rows are not to be had.
+    """
+    config = resolved.config.measure
+    if found.tokenizer is None:
+        raise UserError(f"{found.path}: there is no tokenizer beside the weights; put its tokenizer.json there")
+    tokenizer = ChatTokenizer.open(found.tokenizer)
+    if config.chat and not tokenizer.has_template:
+        raise UserError(f"{found.path}: HarnessConfig.chat = True, and its tokenizer has no chat template")
+    tasks = load_tasks(config, console.print)
+    weights = Weights(lambda: load_params(found, abstract_params(model, mesh)), mesh)
+    digest = weights_digest(weights.get())
+    heading = {
+        "kind": "benchmarks",
+        "name": resolved.config.name,
+        "model": found.name or str(found.path),
+        "checkpoint_step": found.step,
+        "weights_digest": digest,
+        "fingerprint": resolved.fingerprint,
+        "harness": version("lm_eval"),
+        "limit": config.limit,
+        "tasks": sorted(tasks),
+    }
+    known = read_summary(file)
+    if known and all(known.get(name) == heading[name] for name in ("weights_digest", "fingerprint", "harness", "tasks")):
+        console.print(f"{file} is there for these weights.")
+        show(console, known)
+        return
+    cache = file.parent / ANSWERS / f"{digest[:16]}-{model.precision.compute}.jsonl"
+    with Answers(cache) as answers:
+        if len(answers):
+            console.print(f"{len(answers):,} answers of this model are known from {cache}.", highlight=False, soft_wrap=True)
+        samples, reported = evaluate(config, tasks, model, weights, tokenizer, answers, mesh, console)
+    translated = translation_scores(samples)
+    summary = write(file, heading | {"reported_by_harness": reported, "corpus_scores": translated}, samples)
+    show(console, summary)
+
+
+class Weights:
+    """The parameters, while somebody needs them: an engine lays them out its own way and may have them for its own."""
+
+    def __init__(self, load: Callable[[], Any], mesh: Mesh):
+        """Loads nothing yet."""
+        self._load, self._mesh, self._params = load, mesh, None
+
+    def get(self) -> Any:
+        """The parameters, loaded where they are not there."""
+        if self._params is None:
+            with jax.set_mesh(self._mesh):
+                self._params = self._load()
+        return self._params
+
+    def take(self) -> Any:
+        """The parameters, for the caller to use up."""
+        params, self._params = self.get(), None
+        return params
+
+
+def load_tasks(config: HarnessConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """The tasks by name; of those that a pattern means, the ones whose rows the data folder has.
+
+    Raises:
+      UserError: a name or pattern means none, or the rows of one are not to be had.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    index, own = TaskIndex(config.task_dirs), own_tasks(config.data_dir)
+    wanted: dict[str, bool] = {}  # by name, whether it was asked for by name
+    for pattern in config.tasks:
+        names = fnmatch.filter(own, pattern) or index.match(pattern)
+        if not names:
+            near = did_you_mean(near_names(pattern, [*index.names, *own]))
+            raise UserError(f"HarnessConfig.tasks: no task {pattern!r}{near}")
+        wanted |= {name: name == pattern or wanted.get(name, False) for name in names}
+    load, tasks, missing = index.loader([name for name in wanted if name not in own]), {}, []
+    with reading_from(config.data_dir):
+        for name, by_name in wanted.items():
+            try:
+                tasks |= {name: ConfigurableTask(config=own[name]())} if name in own else load(name)
+            except MissingRows:
+                if by_name or config.data_dir is None:
+                    raise
+                missing.append(name)
+            except ImportError as error:
+                raise UserError(f"task {name}: the harness's own task file does not run here: {error}") from error
+    if not tasks:
+        raise UserError(f"HarnessConfig.tasks: {config.data_dir} has rows of none of {', '.join(missing)}")
+    if missing:
+        say(f"Left out, since {config.data_dir} has no rows of them: {', '.join(missing)}.")
+    for task in tasks.values():
+        if getattr(task, "UNSAFE_CODE", False):
+            raise UserError(
+                f"task {task.config.task} runs what the model writes, which the harness does in this process; measure code "
+                "with @CodeConfig(), which has a sandbox"
+            )
+        if config.few_shot is not None and task.get_config("num_fewshot") != 0:
+            task.set_config(key="num_fewshot", value=config.few_shot)
+        elif task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=config.seed)
+    return tasks
+
+
+def evaluate(
+    config: HarnessConfig,
+    tasks: dict[str, Any],
+    model: Transformer,
+    weights: Weights,
+    tokenizer: ChatTokenizer,
+    answers: Answers,
+    mesh: Mesh,
+    console: Console,
+) -> tuple[list[Sample], dict[str, Any]]:
+    """Records of every question, and what the harness makes of them itself."""
+    max_length = min(config.max_length or model.config.max_sequence_length, model.config.max_sequence_length)
+    scorer = Scorer(model, mesh, max_length=max_length, batch_tokens=config.batch_tokens)
+
+    @contextlib.contextmanager
+    def generator() -> Iterator[LocalGenerator]:
+        engine_config = dataclasses.replace(config.engine, max_length=config.engine.max_length or max_length)
+        with jax.set_mesh(mesh):
+            engine = Engine(model, weights.take(), engine_config, consume=True)
+        with LocalGenerator(engine, tokenizer, mesh, "model", lambda: "") as opened:
+            yield opened
+
+    harness_model = HarnessModel(
+        lambda asked, answer: scorer.score(weights.get(), asked, answer),
+        generator,
+        tokenizer,
+        answers,
+        tracker(console),
+        max_length=max_length,
+        max_tokens=config.max_tokens,
+        seed=config.seed,
+    )
+    with reading_from(config.data_dir):
+        found = lm_eval.evaluate(
+            harness_model,
+            {"tasks": tasks},
+            limit=config.limit,
+            bootstrap_iters=0,
+            system_instruction=config.system,
+            apply_chat_template=config.chat,
+            fewshot_as_multiturn=config.few_shot_as_turns,
+        )
+    samples = [
+        sample for name, task in tasks.items() for sample in records(name, task, found["samples"].get(name, ()))
+    ]
+    return samples, {name: _plain(values) for name, values in found["results"].items()}
+
+
+def records(name: str, task: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Sample]:
+    """A record for each question of a task; where several filters read an answer, each has its metrics."""
+    family, language = describe(name, task.config.dataset_name)
+    by_number: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_number.setdefault(row["doc_id"], []).append(row)
+    items = [item_name(family, name, number, found[0]["doc"]) for number, found in by_number.items()]
+    distinct = len(set(items)) == len(items)
+    for item, (number, found) in zip(items, by_number.items(), strict=True):
+        last = found[-1]
+        metrics = {
+            metric if row["filter"] == "none" or len(found) == 1 else f"{metric},{row['filter']}": float(row[metric])
+            for row in found
+            for metric in row["metrics"]
+            if isinstance(row[metric], numbers.Real)
+        }
+        choices = _choices(last["filtered_resps"]) if task.OUTPUT_TYPE == "multiple_choice" else ()
+        best = max(range(len(choices)), key=choices.__getitem__) if choices else None
+        prompt = task.doc_to_text(last["doc"])
+        yield Sample(
+            id=f"{name}/{number}",
+            task=name,
+            family=family,
+            item=item if distinct else f"{name}/{number}",
+            language=language,
+            metrics=metrics,
+            prediction=best if choices else _answer(last["filtered_resps"]),
+            target=_plain(last["target"]),
+            prompt=prompt if isinstance(prompt, str) else str(prompt),
+            log_probs=choices,
+            doc=_plain(last["doc"]),
+        )
+
+
+def translation_scores(samples: Sequence[Sample]) -> dict[str, list[dict[str, Any]]]:
+    """chrF++ and BLEU of each translation task's corpus, from its records."""
+    tasks: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.task.startswith(_SELF_MADE):
+            tasks.setdefault(sample.task, []).append(sample)
+    return {
+        task: [
+            dataclasses.asdict(score)
+            for score in corpus_scores(
+                task.rsplit("_", 1)[-1],
+                [str(sample.prediction).strip() for sample in found],
+                [sample.doc["reference"] for sample in found],
+            )
+        ]
+        for task, found in tasks.items()
+    }
+
+
+def tracker(console: Console) -> Track:
+    """Progress bars on a terminal."""
+
+    @contextlib.contextmanager
+    def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda count: progress.advance(task, count)
+
+    return track
+
+
+def _choices(responses: Sequence[Any]) -> tuple[float, ...]:
+    """Log-probabilities of the choices; none where they are not numbers."""
+    try:
+        return tuple(float(response[0]) for response in responses)
+    except (TypeError, ValueError, IndexError):
+        return ()
+
+
+def _answer(responses: Sequence[Any]) -> str | None:
+    first = responses[0] if responses else None
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    return None if first is None else str(first)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has a form for; functions and the like as their names."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return str(value)

@@ -1,0 +1,202 @@
+"""Log-probabilities of continuations, many at a time: `log p(tokens | context)` and whether greedy decoding would say them.
+
+What makes it quick: texts are packed into rows as documents are in training, so that little is padding; a text that is the
+beginning of another is read once (all four letters of a multiple-choice question are one text); and the head, the largest
+matrix of a small multilingual model, works on continuations only, not on the questions before them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from aya_jax.data.packing import Piece, first_fit
+from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.sharding import replicated
+from aya_jax.training.placement import batch_shards, place
+
+_ROWS = (512, 1024)  # lengths of rows that several texts share; longer texts have rows of their own
+_MIN_PLACES = 32
+
+
+class Continuation(NamedTuple):
+    """What is asked.
+
+    Attributes:
+      context: token ids, at least one.
+      tokens: those that follow, at least one.
+    """
+
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+class Likelihood(NamedTuple):
+    """What is answered.
+
+    Attributes:
+      log_prob: natural logarithm of p(tokens | context), summed in float64.
+      greedy: whether each token is the likeliest at its place.
+    """
+
+    log_prob: float
+    greedy: bool
+
+
+class Text(NamedTuple):
+    """Something to read, and who asks of it.
+
+    Attributes:
+      tokens: ids.
+      askers: numbers of the continuations that end in it or at its end.
+    """
+
+    tokens: tuple[int, ...]
+    askers: list[int]
+
+
+class Scorer:
+    """A model that scores continuations; used under no mesh, it sets its own."""
+
+    def __init__(self, model: Transformer, mesh: Mesh, *, max_length: int, batch_tokens: int):
+        """Compiles nothing yet.
+
+        Args:
+          model: the model.
+          mesh: what rows are divided over.
+          max_length: tokens that it reads at most; what is longer loses its beginning, as in lm-evaluation-harness.
+          batch_tokens: of one batch, over all devices.
+        """
+        self._model, self._mesh, self.max_length = model, mesh, max_length
+        self._batch_tokens, self._shards = batch_tokens, batch_shards(mesh, model.rules)
+
+        def score(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            found = model.score_at(params, batch, batch["places"], batch["targets"])
+            return found.log_probs, found.correct
+
+        self._score = jax.jit(score, out_shardings=replicated(mesh))
+
+    def score(
+        self,
+        params: Any,
+        asked: Sequence[Continuation],
+        answer: Callable[[dict[int, Likelihood]], None],
+    ) -> None:
+        """Answers continuations by their numbers, a batch at a time, the longest first.
+
+        Args:
+          params: of the model.
+          asked: what.
+          answer: takes answers as they come; every number comes once.
+        """
+        with jax.set_mesh(self._mesh):
+            pending: tuple[list[tuple[int, int, int, int]], Any] | None = None
+            for reading, batch in self._batches(asked):
+                ahead = reading, self._score(params, place(batch, self._mesh, self._model.rules))
+                if pending:
+                    answer(_collect(*pending))
+                pending = ahead
+            if pending:
+                answer(_collect(*pending))
+
+    def _batches(
+        self, asked: Sequence[Continuation]
+    ) -> Iterator[tuple[list[tuple[int, int, int, int]], dict[str, np.ndarray]]]:
+        """Batches, each with who reads what: (continuation, row, first place, one past the last)."""
+        by_length: dict[int, list[Text]] = defaultdict(list)
+        for text in texts(asked, self.max_length):
+            by_length[row_length(len(text.tokens))].append(text)
+        for length in sorted(by_length, reverse=True):
+            found = sorted(by_length[length], key=lambda text: -len(text.tokens))
+            packed = first_fit([len(text.tokens) for text in found], length)
+            step = self._rows(length, len(packed))
+            for first in range(0, len(packed), step):
+                yield fill(asked, found, packed[first : first + step], step, length, self._shards)
+
+    def _rows(self, length: int, needed: int) -> int:
+        """Rows of a batch: as many as `batch_tokens` allow, no more than are needed, a multiple of what the mesh divides."""
+        most = max(1, self._batch_tokens // length)
+        rows = min(most, _power_of_two(needed))
+        return -(-rows // self._shards) * self._shards
+
+
+def texts(asked: Sequence[Continuation], max_length: int) -> list[Text]:
+    """The texts to read: of each continuation all but its last token, less what another text begins with.
+
+    In order of their tokens a text comes right before those that it begins, so one pass from the end finds them.
+    """
+    inputs = [(c.context + c.tokens)[-(max_length + 1) :][:-1] for c in asked]
+    found: list[Text] = []
+    for number in sorted(range(len(asked)), key=inputs.__getitem__, reverse=True):
+        tokens = inputs[number]
+        if found and found[-1].tokens[: len(tokens)] == tokens:
+            found[-1].askers.append(number)
+        else:
+            found.append(Text(tokens, [number]))
+    return found
+
+
+def row_length(tokens: int) -> int:
+    """Of the row that a text of so many tokens goes into: four times as long, or once it is long, just long enough."""
+    for length in _ROWS:
+        if tokens <= length // 4:
+            return length
+    return max(_ROWS[-1], _power_of_two(tokens))
+
+
+def fill(
+    asked: Sequence[Continuation],
+    found: Sequence[Text],
+    packed: Sequence[Sequence[Piece]],
+    rows: int,
+    length: int,
+    shards: int,
+) -> tuple[list[tuple[int, int, int, int]], dict[str, np.ndarray]]:
+    """A batch of `rows` rows of `length` tokens from some rows of texts; see `Scorer._batches`."""
+    reading: list[tuple[int, int, int, int]] = []
+    places: list[list[int]] = [[] for _ in range(rows)]
+    targets: list[list[int]] = [[] for _ in range(rows)]
+    batch = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "segment_ids", "positions")}
+    for row, pieces in enumerate(packed):
+        start = 0
+        for segment, piece in enumerate(pieces, 1):
+            text = found[piece.document]
+            at = slice(start, start + len(text.tokens))
+            batch["tokens"][row, at], batch["segment_ids"][row, at] = text.tokens, segment
+            batch["positions"][row, at] = np.arange(len(text.tokens))
+            for number in text.askers:
+                context, tokens = asked[number]
+                read = min(len(context) + len(tokens) - 1, len(text.tokens))
+                kept = tokens[-read:]  # where even the continuation is longer than the model reads
+                first = len(places[row])
+                places[row] += range(start + read - len(kept), start + read)
+                targets[row] += kept
+                reading.append((number, row, first, len(places[row])))
+            start += len(text.tokens)
+    width = max(_MIN_PLACES, _power_of_two(max(map(len, places))))
+    for name, values in (("places", places), ("targets", targets)):
+        batch[name] = np.zeros((rows, width), np.int32)
+        for row, row_values in enumerate(values):
+            batch[name][row, : len(row_values)] = row_values
+    return reading, batch
+
+
+def _collect(reading: list[tuple[int, int, int, int]], scored: tuple[jax.Array, jax.Array]) -> dict[int, Likelihood]:
+    log_probs, correct = jax.device_get(scored)
+    log_probs = log_probs.astype(np.float64)
+    return {
+        number: Likelihood(float(log_probs[row, first:end].sum()), bool(correct[row, first:end].all()))
+        for number, row, first, end in reading
+    }
+
+
+@functools.cache
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is at least this."""
+    return 1 << max(0, number - 1).bit_length()

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from aya_jax.evaluation.analyses import resampling
+from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, ratio, resample
+
+
+def test_counts_are_multinomial():
+    counts = np.concatenate(list(resample(5, Bootstrap(20_000))))
+    assert (counts.sum(axis=1) == 5).all()
+    observed = np.bincount(counts[:, 0].astype(int), minlength=6)
+    expected = stats.binom(5, 1 / 5).pmf(np.arange(6)) * len(counts)
+    assert stats.chisquare(observed, expected).pvalue > 0.001
+    # two of five equally likely samples: covariance -n p²
+    assert np.cov(counts[:, 0], counts[:, 1])[0, 1] == pytest.approx(-1 / 5, abs=0.02)
+
+
+def test_blocks_do_not_change_the_draws(monkeypatch):
+    whole = np.concatenate(list(resample(7, Bootstrap(50, seed=3))))
+    monkeypatch.setattr(resampling, "_BLOCK", 20)
+    np.testing.assert_array_equal(whole, np.concatenate(list(resample(7, Bootstrap(50, seed=3)))))
+
+
+def test_interval_of_a_mean_is_scipys():
+    values = np.random.default_rng(1).gamma(2.0, size=80)
+    found = estimate(lambda counts: counts @ values / len(values), len(values), Bootstrap(20_000)).at()
+    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=2).confidence_interval
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_undefined_resamples_are_left_out():
+    kind = np.array([1.0, 0.0, 0.0])
+    found = estimate(lambda counts: ratio(counts @ (kind * 4.0), counts @ kind), 3, Bootstrap(200))
+    assert found.at() == Estimate(4.0, 4.0, 4.0)
+    none = estimate(lambda counts: np.full(len(counts), np.nan), 3, Bootstrap(10))
+    assert none.at() == Estimate(None, None, None)
+
+
+def test_no_resamples_no_interval():
+    assert estimate(lambda counts: counts.sum(axis=1), 4, Bootstrap(0)).at() == Estimate(4.0, None, None)
