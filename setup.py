@@ -37,6 +37,7 @@ EXTRAS = {
     "quantization": ["qwix>=0.1.8"],
     "remote": ["httpx>=0.28"],
     "synthesis": ["py3langid>=0.4"],
+    "eval": ["lm_eval>=0.4.13,<0.5", "sacrebleu>=2.6", "datasets>=5"],
     "serve": ["fastapi>=0.120", "uvicorn>=0.38", "prometheus-client>=0.23"],
     "dev": [
         "pytest>=9",
@@ -53,6 +54,8 @@ EXTRAS = {
         "prometheus-client>=0.23",
         "openai>=2",
         "py3langid>=0.4",
+        "lm_eval>=0.4.13,<0.5",
+        "sacrebleu>=2.6",
     ],
 }
 

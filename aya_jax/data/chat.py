@@ -76,8 +76,8 @@ class ChatTokenizer:
         return cls(vocabulary.load(spec), directory)
 
     @functools.cached_property
-    def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an output: of the vocabulary, generation_config.json and config.json."""
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a text: of the vocabulary, generation_config.json and config.json."""
         found = {self.vocabulary.eos_id}
         for file in ("generation_config.json", "config.json"):
             value = self._read(file).get("eos_token_id")
@@ -85,10 +85,15 @@ class ChatTokenizer:
         named = self._special_tokens().get("eos_token")
         if self._raw is not None and named is not None:
             found.add(self._raw.token_to_id(named))
+        return frozenset(int(i) for i in found if i is not None and 0 <= int(i) < self.vocabulary.size)
+
+    @functools.cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an output: those that end a text, and the one that ends a turn."""
         if self.has_template:
             with contextlib.suppress(UserError):  # a template that refuses the shortest conversation
-                found.add(self.turn_end)
-        return frozenset(int(i) for i in found if i is not None and 0 <= int(i) < self.vocabulary.size)
+                return self.end_ids | ({self.turn_end} - {None})
+        return self.end_ids
 
     # Text ------------------------------------------------------------------------------------------------------------
 

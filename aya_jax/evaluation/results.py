@@ -32,9 +32,10 @@ class Sample:
       language: ISO 639-1 code, or the benchmark's own name of it.
       metrics: what it scored, by name.
       prediction: the answer, or the number of the choice.
-      target: what would have been right.
+      target: what would have been right, or the number of that choice.
       prompt: the question as it was put, without examples before it.
-      log_probs: of each choice, where there are any.
+      choices: their texts, where there are any.
+      log_probs: of each choice.
       doc: the benchmark's row.
     """
 
@@ -47,6 +48,7 @@ class Sample:
     prediction: str | int | None
     target: Any
     prompt: str
+    choices: tuple[str, ...] = ()
     log_probs: tuple[float, ...] = ()
     doc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -90,7 +92,9 @@ def read_samples(file: Path) -> list[Sample]:
             fields = json.loads(line)
             samples.append(Sample(**{name: value for name, value in fields.items() if name in names}))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}, line {number}: not a record of a benchmark ({error}); run `aya evaluate` again") from error
+            raise UserError(
+                f"{path}, line {number}: not a record of a benchmark ({error}); run `aya evaluate` again"
+            ) from error
     return samples
 
 

@@ -5,8 +5,9 @@ is one question, and resampling rows keeps what its languages have in common: a 
 languages' mean is less certain than it would be if each were a sample of its own. Where languages have questions of their own,
 rows have one entry each, and the same resampling treats languages as independent, as they are.
 
-Everything is a bootstrap over questions (Efron and Tibshirani 1993, chapter 13: percentile intervals), with one seed, so that the
-same records give the same intervals.
+That is a bootstrap over questions (Efron and Tibshirani 1993, chapter 13: percentile intervals), with one seed, so that the
+same records give the same intervals. Where all questions scored alike there is nothing to resample, and an interval of no width
+would be a lie: of right and wrong answers it is then Wilson's (1927), and of differences between them Agresti and Min's (2005).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -88,7 +89,7 @@ class Difference:
 
     Attributes:
       interval: of the difference.
-      p: two-sided, for no difference (share of resamples on the other side of 0, doubled; at least 1 / resamples).
+      p: two-sided, for no difference (twice the share of resamples on the other side of 0, one more counted).
       adjusted: p among all languages compared at once (Holm 1979); the macro mean's is p itself.
       detectable: the smallest true difference that a comparison as large as this one would find in 4 of 5 cases, at 5 %
         two-sided: 2.8 standard errors.
@@ -126,10 +127,13 @@ def intervals(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> M
       seed: what they derive from.
     """
     means, drawn = column_means(scores.values, resamples, seed)
-    return Means(
-        tuple(_interval(means[k], drawn[:, k]) for k in range(len(means))),
-        _interval(float(np.mean(means)), np.nanmean(drawn, axis=1)),
-    )
+    counts, binary = _counts(scores.values), _is_binary(scores.values)
+    of_languages = [_interval(means[k], drawn[:, k]) for k in range(len(means))]
+    macro = _interval(float(np.mean(means)), np.nanmean(drawn, axis=1))
+    if binary:
+        of_languages = [_wilson(found, int(n)) for found, n in zip(of_languages, counts, strict=True)]
+        macro = _wilson(macro, len(scores.values))
+    return Means(tuple(of_languages), macro)
 
 
 def differences(first: Scores, second: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Differences:
@@ -139,12 +143,17 @@ def differences(first: Scores, second: Scores, *, resamples: int = RESAMPLES, se
       ValueError: they share no question.
     """
     left, right, languages = _shared(first, second)
-    gaps = right - left
+    gaps, binary = right - left, _is_binary(left) and _is_binary(right)
     means, drawn = column_means(gaps, resamples, seed)
-    counts = np.sum(~np.isnan(gaps), axis=0)
-    by_language = [_difference(means[k], drawn[:, k], int(counts[k])) for k in range(len(means))]
+    counts = _counts(gaps)
+    by_language = [
+        _difference(means[k], drawn[:, k], int(counts[k]), int(counts[k]) if binary else None)
+        for k in range(len(means))
+    ]
     adjusted = holm([found.p for found in by_language])
-    macro = _difference(float(np.mean(means)), np.nanmean(drawn, axis=1), int(np.sum(counts)))
+    macro = _difference(
+        float(np.mean(means)), np.nanmean(drawn, axis=1), int(np.sum(counts)), len(gaps) if binary else None
+    )
     return Differences(
         languages,
         tuple(dataclasses.replace(found, adjusted=p) for found, p in zip(by_language, adjusted, strict=True)),
@@ -204,10 +213,31 @@ def _interval(estimate: float, drawn: np.ndarray) -> Interval:
     return Interval(float(estimate), float(low), float(high), float(np.nanstd(drawn, ddof=1)))
 
 
-def _difference(estimate: float, drawn: np.ndarray, shared: int) -> Difference:
+def _counts(values: np.ndarray) -> np.ndarray:
+    return np.sum(~np.isnan(values), axis=0)
+
+
+def _is_binary(values: np.ndarray) -> bool:
+    return bool(np.all(np.isnan(values) | (values == 0) | (values == 1)))
+
+
+def _wilson(found: Interval, items: int) -> Interval:
+    """Wilson's interval of a share in place of one without width."""
+    if found.error > 0:
+        return found
+    share = binomtest(round(found.estimate * items), items).proportion_ci(LEVEL, method="wilson")
+    return Interval(found.estimate, share.low, share.high, (share.high - share.low) / (2 * norm.ppf((1 + LEVEL) / 2)))
+
+
+def _difference(estimate: float, drawn: np.ndarray, shared: int, binary_items: int | None) -> Difference:
     interval = _interval(estimate, drawn)
-    beyond = min(np.mean(drawn <= 0), np.mean(drawn >= 0))
-    p = min(1.0, max(2 * float(beyond), 1 / len(drawn)))
+    if binary_items is not None and interval.error == 0:
+        # Agresti and Min's standard error with half a pair more in each of the four cells, where none disagree.
+        error = 1 / (binary_items + 2)
+        width = float(norm.ppf((1 + LEVEL) / 2)) * error
+        interval = Interval(estimate, max(-1.0, estimate - width), min(1.0, estimate + width), error)
+    beyond = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
+    p = min(1.0, 2 * (int(beyond) + 1) / (len(drawn) + 1))
     return Difference(interval, p, p, detectable(interval.error), shared)
 
 

@@ -32,7 +32,8 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
     for task, scores in summary.get("corpus_scores", {}).items():
         for score in scores:
             console.print(
-                f"{task}: {score['name']} {score['score']:.1f} ({score['low']:.1f} to {score['high']:.1f})  {score['signature']}",
+                f"{task}: {score['name']} {score['score']:.1f} ({score['low']:.1f} to {score['high']:.1f})  "
+                f"{score['signature']}",
                 highlight=False,
                 soft_wrap=True,
             )

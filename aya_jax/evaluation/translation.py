@@ -1,7 +1,7 @@
 """Translations against references, by sacrebleu: chrF++ and BLEU of a corpus, with the interval of each.
 
-A corpus's score is not the mean of its sentences': n-gram counts are summed first. So a resample of sentences sums the counts of
-those that were drawn, with sacrebleu's own code for both steps, and the interval is of the number that is reported.
+A corpus's score is not the mean of its sentences': n-gram counts are summed first. So a resample of sentences sums the counts
+of those that were drawn, with sacrebleu's own code for both steps, and the interval is of the number that is reported.
 """
 
 from __future__ import annotations

@@ -84,14 +84,18 @@ def run(
         "tasks": sorted(tasks),
     }
     known = read_summary(file)
-    if known and all(known.get(name) == heading[name] for name in ("weights_digest", "fingerprint", "harness", "tasks")):
+    if known and all(
+        known.get(name) == heading[name] for name in ("weights_digest", "fingerprint", "harness", "tasks")
+    ):
         console.print(f"{file} is there for these weights.")
         show(console, known)
         return
     cache = file.parent / ANSWERS / f"{digest[:16]}-{model.precision.compute}.jsonl"
     with Answers(cache) as answers:
         if len(answers):
-            console.print(f"{len(answers):,} answers of this model are known from {cache}.", highlight=False, soft_wrap=True)
+            console.print(
+                f"{len(answers):,} answers of this model are known from {cache}.", highlight=False, soft_wrap=True
+            )
         samples, reported = evaluate(config, tasks, model, weights, tokenizer, answers, mesh, console)
     translated = translation_scores(samples)
     summary = write(file, heading | {"reported_by_harness": reported, "corpus_scores": translated}, samples)
@@ -142,18 +146,17 @@ def load_tasks(config: HarnessConfig, say: Callable[[str], None]) -> dict[str, A
                 if by_name or config.data_dir is None:
                     raise
                 missing.append(name)
-            except ImportError as error:
-                raise UserError(f"task {name}: the harness's own task file does not run here: {error}") from error
+            except UserError:
+                raise
+            except Exception as error:  # a task file is a program of its own
+                raise UserError(
+                    f"task {name}: the harness's own task file does not run here: {type(error).__name__}: {error}"
+                ) from error
     if not tasks:
         raise UserError(f"HarnessConfig.tasks: {config.data_dir} has rows of none of {', '.join(missing)}")
     if missing:
         say(f"Left out, since {config.data_dir} has no rows of them: {', '.join(missing)}.")
     for task in tasks.values():
-        if getattr(task, "UNSAFE_CODE", False):
-            raise UserError(
-                f"task {task.config.task} runs what the model writes, which the harness does in this process; measure code "
-                "with @CodeConfig(), which has a sandbox"
-            )
         if config.few_shot is not None and task.get_config("num_fewshot") != 0:
             task.set_config(key="num_fewshot", value=config.few_shot)
         elif task.get_config("num_fewshot") is None:
@@ -193,6 +196,7 @@ def evaluate(
         max_length=max_length,
         max_tokens=config.max_tokens,
         seed=config.seed,
+        chat=config.chat,
     )
     with reading_from(config.data_dir):
         found = lm_eval.evaluate(
@@ -204,9 +208,7 @@ def evaluate(
             apply_chat_template=config.chat,
             fewshot_as_multiturn=config.few_shot_as_turns,
         )
-    samples = [
-        sample for name, task in tasks.items() for sample in records(name, task, found["samples"].get(name, ()))
-    ]
+    samples = [sample for name, task in tasks.items() for sample in records(name, task, found["samples"].get(name, ()))]
     return samples, {name: _plain(values) for name, values in found["results"].items()}
 
 
@@ -226,8 +228,11 @@ def records(name: str, task: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Sa
             for metric in row["metrics"]
             if isinstance(row[metric], numbers.Real)
         }
-        choices = _choices(last["filtered_resps"]) if task.OUTPUT_TYPE == "multiple_choice" else ()
-        best = max(range(len(choices)), key=choices.__getitem__) if choices else None
+        log_probs, choices, target = (), (), last["target"]
+        if task.OUTPUT_TYPE == "multiple_choice":
+            log_probs, choices = _log_probs(last["filtered_resps"]), tuple(map(str, task.doc_to_choice(last["doc"])))
+            target = choices.index(target) if target in choices else target
+        best = max(range(len(log_probs)), key=log_probs.__getitem__) if log_probs else None
         prompt = task.doc_to_text(last["doc"])
         yield Sample(
             id=f"{name}/{number}",
@@ -236,10 +241,11 @@ def records(name: str, task: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Sa
             item=item if distinct else f"{name}/{number}",
             language=language,
             metrics=metrics,
-            prediction=best if choices else _answer(last["filtered_resps"]),
-            target=_plain(last["target"]),
+            prediction=best if log_probs else _answer(last["filtered_resps"]),
+            target=_plain(target),
             prompt=prompt if isinstance(prompt, str) else str(prompt),
-            log_probs=choices,
+            choices=choices,
+            log_probs=log_probs,
             doc=_plain(last["doc"]),
         )
 
@@ -276,7 +282,7 @@ def tracker(console: Console) -> Track:
     return track
 
 
-def _choices(responses: Sequence[Any]) -> tuple[float, ...]:
+def _log_probs(responses: Sequence[Any]) -> tuple[float, ...]:
     """Log-probabilities of the choices; none where they are not numbers."""
     try:
         return tuple(float(response[0]) for response in responses)

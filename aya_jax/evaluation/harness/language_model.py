@@ -1,8 +1,9 @@
 """Our models as lm-evaluation-harness wants them: texts in, log-probabilities and texts out.
 
-Where a choice is to be made it is the one of the harness's own Hugging Face back-end (`HFLM`, release 0.4.13): how a context and
-its continuation are told apart, what stands before a text without context, what is cut where a prompt is too long, what ends
-an answer. So scores are the same; tests hold log-probabilities to 1e-4 of that back-end's.
+Where a choice is to be made it is the one of the harness's own Hugging Face back-end (`HFLM`, release 0.4.13): how a context
+and its continuation are told apart, what stands before a text without context, what is cut where a prompt is too long, what
+ends an answer. So scores are the same; tests hold log-probabilities to 1e-4 of that back-end's. One difference is
+left: in a batch of several, that back-end writes on after a text's end where the model's configuration does not name the token.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class HarnessModel(TemplateLM):
         max_length: int,
         max_tokens: int,
         seed: int,
+        chat: bool,
     ):
         """Takes what does the work.
 
@@ -58,10 +60,12 @@ class HarnessModel(TemplateLM):
           max_length: tokens of a prompt and its answer together.
           max_tokens: of an answer, where a task does not say.
           seed: of answers that are drawn.
+          chat: whether prompts are conversations, so that the end of a turn ends an answer; else only the end of a text does.
         """
         super().__init__()
         self._score, self._open_generator, self._tokens, self._answers = score, open_generator, tokenizer, answers
         self._track, self._max_length, self._max_tokens, self._seed = track, max_length, max_tokens, seed
+        self._stop_ids = tuple(sorted(tokenizer.stop_ids if chat else tokenizer.end_ids))
 
     # Texts -----------------------------------------------------------------------------------------------------------
 
@@ -191,7 +195,8 @@ class HarnessModel(TemplateLM):
         how = {name: kind(settings[name]) for name, kind in _PASSED_ON.items() if settings.get(name) is not None}
         how["temperature"] = how.get("temperature", 1.0) if drawn else 0.0
         stop = tuple(text for text in ([stop] if isinstance(stop, str) else stop or ()) if text)
-        sampling = SamplingConfig(max_tokens=most, stop=stop, seed=self._seed, **how)
+        ends = {"stop": stop, "stop_ids": self._stop_ids, "ignore_stop_tokens": True}
+        sampling = SamplingConfig(max_tokens=most, seed=self._seed, **ends, **how)
         return tuple(self.tok_encode(context)[-room:]), sampling
 
 

@@ -1,8 +1,8 @@
-"""Benchmarks' rows from a folder in place of the Hugging Face hub: for machines without a network, and rows that stay as they are.
+"""Benchmarks' rows from a folder in place of the Hugging Face hub: for machines without a network.
 
 `reading_from` stands between lm-evaluation-harness and `datasets.load_dataset` while tasks are made. A dataset is looked up
 
-  * in the general layout `<folder>/<its name on the hub>/<its configuration, or "default">/<split>.jsonl` (or .jsonl.gz, .parquet);
+  * in the general layout `<folder>/<name on the hub>/<configuration, or "default">/<split>.jsonl` (.jsonl.gz, .parquet);
   * in the layouts that some benchmarks are published in (`LAYOUTS`): `eval/xcopa/test.it.jsonl`, `eval/mgsm/mgsm_de.tsv` ...;
 
 Where no folder is named, it is the hub's. Rows take the hub's schema, so that the harness's own task files read them. A
@@ -61,7 +61,7 @@ def reading_from(folder: str | None) -> Iterator[None]:
             except Exception as error:  # the hub's client has many ways to say no
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 raise MissingRows(
-                    f"dataset {path} ({name or 'default'}): the Hugging Face hub does not give it: {reason}; without a network, "
+                    f"dataset {path} ({name or 'default'}): the Hugging Face hub does not give it: {reason}; without a network "
                     f"put a copy at DIR/{path}/{name or 'default'}/<split>.jsonl and add --gin.DATA_DIR=DIR"
                 ) from error
 
@@ -134,7 +134,9 @@ def _xcopa(folder: Path, language: str) -> Rows:
     names = {"test": "test", "validation": "val"}
     return _files(
         {split: folder / "eval" / "xcopa" / f"{name}.{language}.jsonl" for split, name in names.items()},
-        lambda file: _choices_of_xcopa(file, required(file, read_rows(file), "premise", "choice1", "choice2", "question")),
+        lambda file: _choices_of_xcopa(
+            file, required(file, read_rows(file), "premise", "choice1", "choice2", "question")
+        ),
     )
 
 
@@ -142,8 +144,8 @@ def _choices_of_xcopa(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, 
     for number, row in enumerate(rows, 1):
         if row.get("label") not in (0, 1) or row["question"] not in ("cause", "effect"):
             raise UserError(
-                f"{file}, line {number}: 'label' is {row.get('label')!r} and 'question' {row['question']!r}; a row of XCOPA has 0 "
-                "or 1, and 'cause' or 'effect'"
+                f"{file}, line {number}: 'label' is {row.get('label')!r} and 'question' {row['question']!r}; a row of XCOPA has "
+                "0 or 1, and 'cause' or 'effect'"
             )
     return rows
 

@@ -37,7 +37,9 @@ PARALLEL = (
 NAMES: Mapping[str, str] = {**ENGLISH_NAMES, **_MORE_NAMES}
 _BY_NAME = {name.lower(): code for code, name in NAMES.items()}
 _ITEM_FIELDS = ("sample_id", "index_id", "idx", "id")
-_SCRIPT = re.compile(r"Arab|Cyrl|Deva|Grek|Hans|Hant|Hang|Hebr|Jpan|Latn|Beng|Thai|Taml|Telu|Ethi|Sinh|Mymr|Geor|Armn|Mlym")
+_SCRIPT = re.compile(
+    r"Arab|Cyrl|Deva|Grek|Hans|Hant|Hang|Hebr|Jpan|Latn|Beng|Thai|Taml|Telu|Ethi|Sinh|Mymr|Geor|Armn|Mlym"
+)
 
 
 class Described(NamedTuple):

@@ -1,7 +1,8 @@
 """Benchmarks that lm-evaluation-harness has no task for, or none that runs: SIB-200, EXAMS, XQuAD, NTREX-128.
 
-Made in Python as the harness makes its own from YAML, from files in the data folder: `eval/sib200/test.<language>.jsonl`,
-`eval/exams/test.<language>.jsonl`, `eval/ntrex/en-<language>.jsonl.gz`. Their names are `sib200_<language>`, `exams_<language>`,
+Made in Python as the harness makes its own from YAML, from files in the data folder:
+`eval/sib200/test.<language>.jsonl`, `eval/exams/test.<language>.jsonl`, `eval/ntrex/en-<language>.jsonl.gz`. Their
+names are `sib200_<language>`, `exams_<language>`,
 `xquad_<language>`, `ntrex_en_<language>` and `ntrex_<language>_en`.
 """
 
@@ -44,7 +45,7 @@ def own_tasks(folder: str | None) -> dict[str, Callable[[], Config]]:
         found[f"sib200_{language}"] = functools.partial(_sib200, language, file)
     for language, file in _by_language(home / "exams", "test.", ".jsonl"):
         found[f"exams_{language}"] = functools.partial(_exams, language, file)
-    for language, file in _by_language(home / "xquad", "xquad.", ".jsonl.gz"):
+    for language, _ in _by_language(home / "xquad", "xquad.", ".jsonl.gz"):
         found[f"xquad_{language}"] = functools.partial(_xquad, language, folder)
     for language, file in _by_language(home / "ntrex", "en-", ".jsonl.gz"):
         found[f"ntrex_en_{language}"] = functools.partial(_ntrex, "en", language, file)
@@ -65,9 +66,7 @@ def _sib200(language: str, file: Path) -> Config:
     rows = required(file, read_rows(file), "index_id", "category", "text")
     for number, row in enumerate(rows, 1):
         if row["category"] not in TOPICS:
-            raise UserError(
-                f"{file}, line {number}: 'category' is {row['category']!r}; topics are {', '.join(TOPICS)}"
-            )
+            raise UserError(f"{file}, line {number}: 'category' is {row['category']!r}; topics are {', '.join(TOPICS)}")
     return _config(
         f"sib200_{language}",
         rows,
@@ -75,7 +74,9 @@ def _sib200(language: str, file: Path) -> Config:
         doc_to_text=f"Text: {{{{text}}}}\nTopic ({', '.join(TOPICS)}):",
         doc_to_choice=list(TOPICS),
         doc_to_target="category",
-        metric_list=[{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")],
+        metric_list=[
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
+        ],
     )
 
 
@@ -99,8 +100,8 @@ def _exam_question(file: Path, number: int, row: Mapping[str, Any]) -> dict[str,
     labels = [choice["label"] for choice in choices]
     if not asked.get("stem") or len(labels) < 2 or answer not in labels or len(set(labels)) < len(labels):
         raise UserError(
-            f"{file}, line {number}: 'answerKey' is {answer!r} and the choices are labelled {labels}; a question has a text, at "
-            "least two choices of different labels, and one of them is the answer"
+            f"{file}, line {number}: 'answerKey' is {answer!r} and the choices are labelled {labels}; a question has a text, "
+            "at least two choices of different labels, and one of them is the answer"
         )
     return {
         "id": row["id"],

@@ -1,7 +1,7 @@
 """Finding the harness's tasks by name, without reading its fourteen thousand task files every time.
 
-The names, and which folder each is in, are kept from the first run on, for each release of the harness; after that only the folders
-that are wanted are read.
+The names, and which folder each is in, are kept from the first run on, for each release of the harness; after that only the
+folders that are wanted are read.
 """
 
 from __future__ import annotations
@@ -47,13 +47,26 @@ class TaskIndex:
         return [pattern] if pattern in self.names else fnmatch.filter(sorted(self._subtasks), pattern)
 
     def loader(self, names: Sequence[str]) -> Callable[[str], dict[str, Any]]:
-        """What gives the tasks that one of these names means: its own, or those of a group or tag."""
+        """What gives the tasks that one of these names means: its own, or those of a group or tag.
+
+        It raises a UserError for a task that runs what a model writes, which the harness would do in this process.
+        """
         folders = sorted({self._theirs["folders"][name] for name in names if name not in self._own})
         if set(folders) & {"", *self._theirs["far"]}:
             manager = TaskManager(include_path=self._more or None)
         else:
-            manager = TaskManager(include_path=[HOME / folder for folder in folders] + self._more, include_defaults=False)
-        return lambda name: manager.load([name])["tasks"]
+            manager = TaskManager(
+                include_path=[HOME / folder for folder in folders] + self._more, include_defaults=False
+            )
+
+        def load(name: str) -> dict[str, Any]:
+            if (manager.task_index[name].cfg or {}).get("unsafe_code"):
+                raise UserError(
+                    f"task {name} runs what the model writes, and the harness has no sandbox: it is not run"
+                )
+            return manager.load([name])["tasks"]
+
+        return load
 
 
 def _read(file: Path) -> dict | None:
@@ -91,4 +104,7 @@ def _children(manager: TaskManager, group: str) -> list[str]:
     """Names in a group's list, whether bare or with settings; what is no name counts as being elsewhere."""
     members = (manager.task_index[group].cfg or {}).get("task") or []
     members = members if isinstance(members, list) else [members]
-    return [str(member.get("task") or member.get("group")) if isinstance(member, dict) else str(member) for member in members]
+    return [
+        str(member.get("task") or member.get("group")) if isinstance(member, dict) else str(member)
+        for member in members
+    ]
