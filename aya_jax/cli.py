@@ -35,6 +35,7 @@ class Verb:
       together: whether several processes can do it together (docs/distributed.md); a configuration whose `alone` says why it
         cannot is an exception.
       base: gin files that are read before those of the command line.
+      names: the field that takes what stands on the command line and is no gin file.
     """
 
     root: str
@@ -42,6 +43,7 @@ class Verb:
     help: str
     together: bool = False
     base: tuple[str, ...] = ()
+    names: str = ""
 
 
 VERBS: dict[str, Verb] = {
@@ -101,6 +103,12 @@ VERBS: dict[str, Verb] = {
         "aya_jax.inference.serve:run",
         "a model behind an OpenAI-compatible HTTP interface",
         base=("serve/base.gin",),
+    ),
+    "compare": Verb(
+        "aya_jax.studies.config:CompareConfig",
+        "aya_jax.studies.benchmarks:run",
+        "models on the benchmarks that both have run: differences with intervals, answers side by side",
+        names="CompareConfig.run_dirs",
     ),
     "study": Verb(
         "aya_jax.studies.config:StudyConfig", "aya_jax.studies.study:run", "run the stages of a study, sweeps included"
@@ -241,6 +249,11 @@ def _run_verb(name: str, arguments: Arguments) -> None:
     if arguments.help:
         print(_verb_help(name, verb))
         return
+    if verb.names:
+        named = tuple(word for word in arguments.words if not word.endswith(".gin"))
+        words = tuple(word for word in arguments.words if word not in named)
+        bound = (f"{verb.names}={named!r}",) if named else ()
+        arguments = dataclasses.replace(arguments, words=words, bindings=(*bound, *arguments.bindings))
     files = [*arguments.words, *arguments.files]
     if not files and not arguments.bindings:
         raise ConfigError(

@@ -122,6 +122,39 @@ class ReportConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Root of `aya compare RUN RUN ...`.
+
+    Attributes:
+      run_dirs: directories with `evaluations/<name>.json`, the first of which others are compared with; one alone is reported.
+      name: of the evaluations' files.
+      output_dir: where `benchmarks.html` goes; "" means the last of `run_dirs`.
+      metric: the metric that questions are compared by; "" is the task's first one that is a share of right answers.
+      samples: how many questions of each benchmark are shown with their answers, those first on which models differ.
+      resamples: of questions, for the intervals.
+    """
+
+    run_dirs: tuple[str, ...]
+    name: str = "benchmarks"
+    output_dir: str = ""
+    metric: str = ""
+    samples: int = 8
+    resamples: int = 2000
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields what is empty, named twice, or out of range."""
+        if not self.run_dirs:
+            yield Problem("run_dirs", "at least one run directory: aya compare RUN RUN")
+        if len(set(self.run_dirs)) < len(self.run_dirs):
+            yield Problem("run_dirs", "every run once")
+        if self.samples < 0:
+            yield Problem("samples", "0 or more")
+        if self.resamples < 100:
+            yield Problem("resamples", "at least 100")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """Root of `aya study`: stages, in any order that their needs allow.
 

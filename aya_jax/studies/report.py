@@ -80,21 +80,22 @@ def write(directory: Path, analysis: AnalysisConfig, output_dir: Path | None = N
     for figure in (part for section in sections for part in section.parts if isinstance(part, figures.Figure)):
         write_atomic(output / FIGURES_DIR / f"{figure.name}.svg", figure.standalone)
     paths = Paths(output / "report.html", output / "report.md")
-    write_atomic(paths.html, _environment(autoescape=True).get_template("report.html.j2").render(page))
-    write_atomic(paths.markdown, _environment(autoescape=False).get_template("report.md.j2").render(page))
+    write_atomic(paths.html, environment(autoescape=True).get_template("report.html.j2").render(page))
+    write_atomic(paths.markdown, environment(autoescape=False).get_template("report.md.j2").render(page))
     return paths
 
 
-def _environment(autoescape: bool) -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment(autoescape: bool) -> jinja2.Environment:
+    """The templates of this package."""
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("aya_jax.studies", "templates"),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.tests["figure"] = lambda part: isinstance(part, figures.Figure)
-    return environment
+    found.tests["figure"] = lambda part: isinstance(part, figures.Figure)
+    return found
 
 
 def _sections(record: runs.StudyRecord, comparison: Comparison | None) -> list[Section]:
