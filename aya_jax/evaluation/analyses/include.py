@@ -20,7 +20,7 @@ import numpy as np
 
 from aya_jax.config.errors import UserError
 from aya_jax.evaluation.analyses.include_prompts import ENGLISH, LETTERS, WORDINGS, Question
-from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, ratio
+from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate_sums, ratio
 
 # What a choice is called, beside the cue of the prompt in each language. After a word for "answer" the last letter counts, as
 # reasoning comes first. "Option B is wrong" says nothing about the answer: after these words letters have to agree.
@@ -146,15 +146,14 @@ def score_choices(questions: Sequence[Question], choices: Sequence[int | None]) 
 
 def summarize(records: Sequence[IncludeRecord], bootstrap: Bootstrap | None = None) -> IncludeScores:
     """Scores of records, with intervals over questions."""
-    outcomes = np.array([[record.parsed is not None, record.correct] for record in records], np.float64).reshape(-1, 2)
+    outcomes = np.array([[True, record.parsed is not None, record.correct] for record in records]).reshape(-1, 3)
 
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        size = counts.sum(axis=1)
-        parsed, right = (counts @ outcomes).T
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        size, parsed, right = sums.T
         return np.stack([ratio(right, size), ratio(right, parsed), ratio(size - parsed, size)], axis=1)
 
-    found = estimate(statistic, len(records), bootstrap or Bootstrap())
-    parsed, right = outcomes.sum(axis=0).astype(int).tolist()
+    found = estimate_sums(statistic, outcomes, bootstrap or Bootstrap())
+    _, parsed, right = outcomes.sum(axis=0).tolist()
     return IncludeScores(len(records), parsed, right, found.at(0), found.at(1), found.at(2))
 
 

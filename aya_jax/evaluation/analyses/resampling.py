@@ -86,6 +86,26 @@ def estimate(statistic: Statistic, size: int, bootstrap: Bootstrap) -> Estimates
     return Estimates(value, low, high)
 
 
+def estimate_sums(statistic: Statistic, columns: np.ndarray, bootstrap: Bootstrap) -> Estimates:
+    """A statistic of sums over samples that are of few kinds, such as right, wrong and unread answers.
+
+    N draws from samples of K kinds are one multinomial draw over the kinds: the same distribution as that of `estimate`, at a
+    cost that does not grow with N.
+
+    Args:
+      statistic: column sums, float64 [R, C] → results [R, ...]; NaN where a resample leaves the result undefined.
+      columns: what is summed, numbers or bool [N, C].
+      bootstrap: how intervals are made.
+    """
+    kinds, numbers = np.unique(columns.astype(np.float64), axis=0, return_counts=True)
+    value = np.asarray(statistic(columns.astype(np.float64).sum(axis=0)[None]), np.float64)[0]
+    if bootstrap.resamples == 0 or not len(columns):
+        return Estimates(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    rng = np.random.default_rng(bootstrap.seed)
+    drawn = rng.multinomial(len(columns), numbers / len(columns), size=bootstrap.resamples)
+    return Estimates(value, *_quantiles(statistic(drawn @ kinds), bootstrap.confidence))
+
+
 def resample(size: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
     """Counts of each of `size` samples in draws with replacement: float64 [r, size], rows of which sum to `size`.
 

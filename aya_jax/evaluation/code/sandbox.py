@@ -1,6 +1,6 @@
 """Runs programs that nobody has read: each in a process that has given up every right but to compute.
 
-The parent (this file) starts `python -I -S -B .../confined` with an empty environment, in a session and an empty
+The parent (this file) starts an isolated interpreter without an environment, in a session and an empty
 scratch folder of its own, and hands it the program on a file that lies in memory. That launcher
 (`confined/__main__.py`) gives up its rights and only then compiles the program, in the same process:
 
@@ -9,7 +9,8 @@ scratch folder of its own, and hands it the program on a file that lies in memor
   the machine allows a network namespace, that is a second lock.
 * **No files.** Landlock leaves the standard library and the system's shared libraries to read, and the scratch folder
   to write. Nothing in it can be deleted or renamed, so that all that is written stays in the sight of the parent, which
-  measures it.
+  measures it. That a file elsewhere exists, how large it is and when it was changed can be asked: Landlock has no say
+  over `stat`.
 * **No more than its share.** Limits of the kernel hold memory, CPU seconds, the size of a file and open files; the
   parent holds the wall clock, threads, all files together and what is printed, of which it keeps no more than the
   limit.
@@ -54,6 +55,9 @@ from aya_jax.evaluation.code.scratch import remove_tree, within
 Status = Literal["passed", "failed", "exited", "timeout", "memory", "output", "threads", "disk", "killed"]
 
 _LAUNCHER = Path(__file__).parent / "confined"
+# As `python -I`, but for this: sets come in the same order in every run, so that a score can be repeated. The launcher
+# clears it.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _START_SECONDS = 60.0  # for the interpreter, on a machine that is busy
 _TICK_SECONDS = 0.02  # between looks at threads and files
 _KEPT = 4096  # bytes of the start, and as many of the end, of what was printed
@@ -69,7 +73,7 @@ class Limits:
       wall_seconds: from the moment that it may run.
       cpu_seconds: over all its threads, with about 0.05 for the interpreter's start; rounded up to whole seconds.
       memory_bytes: of address space, the interpreter's included.
-      threads: at once. There is never a second process.
+      threads: at once, as seen every 20 ms. There is never a second process.
       file_bytes: of one file.
       disk_bytes: of all files that it writes, as blocks on the disk.
       files: how many files and folders it makes.
@@ -125,7 +129,8 @@ class Outcome:
 def run_program(source: str, limits: Limits | None = None) -> Outcome:
     """Runs a Python program that may do anything, and waits for its end.
 
-    It sees the standard library, an empty environment and an empty standard input, as UTF-8. Exit handlers are not run.
+    It sees the standard library, an empty environment and an empty standard input, as UTF-8. When its last line has run it is
+    over: exit handlers are not called, and threads that still run are not waited for.
 
     Args:
       source: the program, run as `__main__`.
@@ -217,9 +222,9 @@ def _run(source: str, limits: Limits) -> Outcome:
             proof_out.write(proof)
             job = _job(source, limits, scratch, report_out.fileno(), proof_in.fileno())
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_LAUNCHER)],
+                [sys.executable, "-P", "-s", "-S", "-B", "-X", "utf8", str(_LAUNCHER)],
                 stdin=stack.enter_context(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                env={}, cwd=scratch, pass_fds=(report_out.fileno(), proof_in.fileno()), start_new_session=True,
+                env=_ENVIRONMENT, cwd=scratch, pass_fds=(report_out.fileno(), proof_in.fileno()), start_new_session=True,
             )  # fmt: skip
             stack.callback(_end, process)
             pipes = {name: stack.enter_context(getattr(process, name)) for name in ("stdout", "stderr")}
@@ -283,7 +288,10 @@ def _watch(pid: int, pipes: Mapping[str, io.FileIO], limits: Limits, scratch: st
             for key in list(selector.get_map().values()):
                 while key.fileobj is not life and _read(key.fd, streams[key.data]):
                     pass
-            broken = "output" if len(streams["stdout"]) + len(streams["stderr"]) > limits.output_bytes else None
+            if len(streams["stdout"]) + len(streams["stderr"]) > limits.output_bytes:
+                broken = "output"
+            elif not within(scratch, limits.disk_bytes, limits.files):
+                broken = "disk"
         return _Seen(broken, streams, now - started)
 
 

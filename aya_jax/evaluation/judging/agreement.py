@@ -155,7 +155,8 @@ def agreement(
     parts = [numbers(counts) for counts in draws_of_units(np.ones((1, len(index)), bool), resamples, seed)]
     drawn = [np.concatenate(column) for column in zip(*parts, strict=True)]
     accuracy, of_read, kappa = (
-        estimate(float(value[0]), draws, len(index), confidence) for value, draws in zip(point, drawn, strict=True)
+        estimate(float(value[0]), draws, len(index), confidence, percent=percent)
+        for value, draws, percent in zip(point, drawn, (True, True, False), strict=True)
     )
     return Agreement(
         accuracy=accuracy,

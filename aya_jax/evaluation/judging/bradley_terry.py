@@ -260,11 +260,14 @@ def _drawn(d: Design, weights: np.ndarray, l2: float) -> np.ndarray:
 def _fit(d: Design, games: Sequence[Game], reference: str, l2: float, draws: np.ndarray, confidence: float) -> Fit:
     beta = solve(d.x, d.y, d.weight[None, :], l2)[0]
     units, battles, known = len(set(d.prompts)), len(d.y) // 2, len(d.models)
+    of_model = [len({d.prompts[row] for row in np.flatnonzero(d.x[:, k])}) for k in range(known)]
     played = {name for game in games for name in (game.model, game.baseline)} - {reference}
     # A model all of whose battles are left out has no strength, which is not the same as being even.
     rates = {name: Estimate(math.nan) for name in sorted(played)}
     for k, model in enumerate(d.models):
-        rates[model] = estimate(100.0 * expit(beta[k]), 100.0 * expit(draws[:, k]), units, confidence)
+        rates[model] = estimate(
+            100.0 * expit(beta[k]), 100.0 * expit(draws[:, k]), of_model[k], confidence, percent=True
+        )
     coefficients = {
         feature: estimate(float(beta[known + k]) if units else math.nan, draws[:, known + k], units, confidence)
         for k, feature in enumerate(d.features)
@@ -286,4 +289,5 @@ def _macro(
     if any(model not in d.models for d in designs.values()):
         return Estimate(math.nan)
     columns = [100.0 * expit(draws[language][:, d.models.index(model)]) for language, d in designs.items()]
-    return mean_estimate(parts, np.stack(columns, 1), confidence)
+    least = min(len(set(d.prompts)) for d in designs.values())
+    return mean_estimate(parts, np.stack(columns, 1), least, confidence, percent=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import ndtri
 
 FEWEST_UNITS = 5  # resampling fewer says next to nothing, and one prompt would seem to be certain
 _BLOCK = 2_000_000  # counts that are held at a time
@@ -108,36 +109,71 @@ def ratio_draws(table: Sums, resamples: int, seed: int) -> np.ndarray:
 
 
 def estimates(table: Sums, *, resamples: int, confidence: float, seed: int) -> tuple[dict[str, Estimate], Estimate]:
-    """Each group's ratio, and the plain mean over groups, with intervals from the same draws.
+    """Each group's ratio in per cent, and the plain mean over groups, with intervals from the same draws.
 
     The mean is NaN where a group has no ratio: a mean over the others would pass for the whole.
+
+    Args:
+      table: whose ratios are from 0 to 100.
+      resamples, confidence, seed: of the bootstrap.
     """
     ratios, draws = table.ratios, ratio_draws(table, resamples, seed)
     units = (table.present & (table.denominator != 0)).sum(1)
     by_group = {
-        name: estimate(ratios[k], draws[:, k], int(units[k]), confidence) for k, name in enumerate(table.groups)
+        name: estimate(ratios[k], draws[:, k], int(units[k]), confidence, percent=True)
+        for k, name in enumerate(table.groups)
     }
-    return by_group, mean_estimate(list(by_group.values()), draws, confidence)
+    least = int(units.min(initial=len(table.units)))
+    return by_group, mean_estimate(list(by_group.values()), draws, least, confidence, percent=True)
 
 
-def mean_estimate(parts: Sequence[Estimate], draws: np.ndarray, confidence: float) -> Estimate:
-    """The mean of estimates, its interval from their joint draws [R, G]; none where one of them has none."""
+def mean_estimate(
+    parts: Sequence[Estimate], draws: np.ndarray, units: int, confidence: float, *, percent: bool = False
+) -> Estimate:
+    """The mean of estimates, its interval from their joint draws [R, G]; none where one of them has none.
+
+    Args:
+      parts: what the mean is of.
+      draws: a column for each.
+      units: that the smallest of them is of.
+      confidence, percent: as `estimate`.
+    """
     if not parts or any(math.isnan(part.value) for part in parts):
         return Estimate(math.nan)
     value = float(np.mean([part.value for part in parts]))
     if any(math.isnan(part.low) for part in parts):
         return Estimate(value)
-    return estimate(value, draws.mean(1), FEWEST_UNITS, confidence)
+    return estimate(value, draws.mean(1), units, confidence, percent=percent)
 
 
-def estimate(value: float, draws: np.ndarray, units: int, confidence: float) -> Estimate:
-    """The value with the percentile interval of its draws [R]; draws in which it does not exist are left out."""
+def estimate(value: float, draws: np.ndarray, units: int, confidence: float, *, percent: bool = False) -> Estimate:
+    """The value with the percentile interval of its draws; draws in which it does not exist are left out.
+
+    Where all draws agree, nothing varied and an interval of no width would be a lie. Of a mean in per cent it is then
+    Wilson's (1927) for so many right or wrong answers, which vary most among scores from 0 to 100; else there is none.
+
+    Args:
+      value: the number itself.
+      draws: [R].
+      units: that it is of; there is no interval for fewer than `FEWEST_UNITS`.
+      confidence: coverage, such as 0.95.
+      percent: it is a mean of scores from 0 to 100.
+    """
     draws = draws[np.isfinite(draws)]
     if math.isnan(value) or units < FEWEST_UNITS or not len(draws):
         return Estimate(float(value))
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(draws, [tail, 1.0 - tail])
-    return Estimate(float(value), float(low), float(high))
+    if np.ptp(draws) > 1e-9 * max(1.0, abs(value)):
+        low, high = np.quantile(draws, [tail, 1.0 - tail])
+        return Estimate(float(value), float(low), float(high))
+    return _wilson(float(value), units, float(ndtri(1.0 - tail))) if percent else Estimate(float(value))
+
+
+def _wilson(percent: float, units: int, z: float) -> Estimate:
+    share, spread = percent / 100.0, z * z / units
+    middle = (share + spread / 2.0) / (1.0 + spread)
+    half = math.sqrt(max(0.0, share * (1.0 - share)) * spread + spread**2 / 4.0) / (1.0 + spread)
+    return Estimate(percent, 100.0 * max(0.0, middle - half), 100.0 * min(1.0, middle + half))
 
 
 def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:

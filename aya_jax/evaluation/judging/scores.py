@@ -16,7 +16,7 @@ import numpy as np
 
 from aya_jax.config import UserError
 from aya_jax.evaluation.judging.battles import Game
-from aya_jax.evaluation.judging.resampling import Estimate, estimate, estimates, mean_estimate, sums
+from aya_jax.evaluation.judging.resampling import Estimate, estimates, sums
 
 Unparsed = Literal["drop", "tie"]
 """A game without a verdict: "drop" leaves its battle out, the other order too (arena-hard-auto); "tie" makes it a tie."""
@@ -27,7 +27,7 @@ Ties = Literal["exclude", "half", "loss"]
 Intervals = Literal["prompts", "arena_hard"]
 """What is drawn: prompts with all of their games; or, as arena-hard-auto does, rows of single games (too narrow)."""
 
-_UPSTREAM_RESAMPLES, _UPSTREAM_CONFIDENCE = 100, 0.90
+_UPSTREAM_RESAMPLES, _UPSTREAM_QUANTILES = 100, (0.05, 0.95)
 
 
 @dataclass(frozen=True)
@@ -216,13 +216,18 @@ def _upstream(
     rng = np.random.default_rng(seed)
     by_language, draws = {}, []
     for language, values in sorted(rows.items()):
-        drawn = rng.choice(values, (_UPSTREAM_RESAMPLES, len(values))).mean(1) if values else np.zeros(0)
-        value = float(np.mean(values)) if values else math.nan
-        by_language[language] = estimate(value, drawn, len(values), _UPSTREAM_CONFIDENCE)
+        drawn = rng.choice(values, (_UPSTREAM_RESAMPLES, len(values))).mean(1) if values else np.array([math.nan])
+        by_language[language] = _percentiles(float(np.mean(values)) if values else math.nan, drawn)
         draws.append(drawn)
-    complete = bool(draws) and all(len(drawn) for drawn in draws)
-    table = np.stack(draws, 1) if complete else np.zeros((0, len(draws)))
-    return by_language, mean_estimate(list(by_language.values()), table, _UPSTREAM_CONFIDENCE)
+    if any(math.isnan(score.value) for score in by_language.values()) or not draws:
+        return by_language, Estimate(math.nan)
+    mean = float(np.mean([score.value for score in by_language.values()]))
+    return by_language, _percentiles(mean, np.mean(draws, axis=0))
+
+
+def _percentiles(value: float, draws: np.ndarray) -> Estimate:
+    """Upstream's ends, of however few rows, alike or not."""
+    return Estimate(value, *map(float, np.quantile(draws, _UPSTREAM_QUANTILES)))
 
 
 def win_tie_loss(

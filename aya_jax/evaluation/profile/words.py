@@ -129,7 +129,7 @@ def _word_pattern() -> re.Pattern[str]:
     # The character before a joint is a letter, a digit or a mark; a mark's base is a letter.
     joints = "|".join(
         [
-            r"(?<=[\u05d0-\u05ea])[\"״](?=[\u05d0-\u05ea])",  # Hebrew abbreviations
+            r"(?<=[\u0591-\u05c7\u05d0-\u05ea])[\"״](?=[\u05d0-\u05ea])",  # Hebrew abbreviations
             rf"(?<!\d)[.'’‘·‧․﹒＇．](?=[^\W\d_{unspaced}])",
             r"(?<=\d)[.,;'’،٫٬，．](?=\d)",
         ]
@@ -138,8 +138,8 @@ def _word_pattern() -> re.Pattern[str]:
         rf"[{_HAN}]{marks}"
         rf"|(?:[{_HIRAGANA}]{marks}[{_PROLONGED}]*)+"
         rf"|(?:[{_KATAKANA}{_PROLONGED}]{marks})+"
-        rf"|[{_WRITTEN_FIRST}]?(?:(?![{_WRITTEN_FIRST}])[{_STACKED}])(?<=\w){marks}"
-        rf"|(?:{unit}(?:{joints})?)+(?:(?<=[\u05d0-\u05ea])['׳])?"  # a geresh ends a Hebrew abbreviation
+        rf"|[{_WRITTEN_FIRST}]?(?:(?![{_WRITTEN_FIRST}])[{_STACKED}])(?<=\w){marks}|[{_WRITTEN_FIRST}]"
+        rf"|(?:{unit}(?:{joints})?)+(?:(?<=[\u0591-\u05c7\u05d0-\u05ea])['׳])?"  # a geresh ends a Hebrew abbreviation
     )
 
 
@@ -208,7 +208,8 @@ def _latin_syllables(word: str, language: str | None) -> int:
     plain = re.sub("^y(?=[aeiou])|(?<=[aeiou])y(?=[aeiou])", "-", plain)
     plain = re.sub("(?<=q)u(?=[aeiouy])", "", plain)
     if language == "en":
-        # "made", "makes", "baked"; not "table", "boxes", "wanted"
+        # "careful", "precisely"; "made", "makes", "baked"; not "table", "boxes", "wanted"
+        plain = re.sub("(?<=[^aeiouy])e(?=(?:ful|less|ment|ness)?(?:ly)?$)(?!$)", "", plain)
         plain = re.sub("(?<=[^aeiouy])(?:(?<!l)e|(?<=[aeiouy]l)e|(?<![cgsxz])(?<!sh)(?<!ch)es|(?<![dt])ed)$", "", plain)
     elif language == "fr":
         plain = re.sub("(?<=[^aeiouy-])es?$", "", plain) if decomposed[-1:] != "\u0301" else plain

@@ -87,7 +87,7 @@ def language_agreement(
         languages=languages,
         instances={name: len(keys) for name, keys in shared.items()},
         left_out={name: len(english) + len(labels) - 2 * len(shared[name]) for name, labels in found.items()},
-        mean=mean_estimate(list(languages.values()), draws, confidence),
+        mean=mean_estimate(list(languages.values()), draws, min(map(len, shared.values()), default=0), confidence),
         sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
     )
 

@@ -89,7 +89,7 @@ class _Drawn:
     units: int
 
     def estimate(self, confidence: float) -> Estimate:
-        return estimate(self.value, self.draws, self.units, confidence)
+        return estimate(self.value, self.draws, self.units, confidence, percent=True)
 
 
 def benchmark_scores(
@@ -185,13 +185,13 @@ def _subset_draws(outcomes: Sequence[Outcome], resamples: int, seed: int) -> dic
     found: dict[str, dict[str, _Drawn]] = defaultdict(dict)
     for number, (subset, some) in enumerate(sorted(by_subset.items())):
         table = sums((o.language, o.id, 100.0 * o.credit, 1.0) for o in some)
-        draws = ratio_draws(table, resamples, hash_seed(seed, number))
+        draws = ratio_draws(table, resamples, _seed_of(seed, number))
         for k, language in enumerate(table.groups):
             found[language][subset] = _Drawn(float(table.ratios[k]), draws[:, k], int(table.present[k].sum()))
     return found
 
 
-def hash_seed(seed: int, number: int) -> int:
+def _seed_of(seed: int, number: int) -> int:
     """A seed of its own for each subset, so that their draws are independent."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 

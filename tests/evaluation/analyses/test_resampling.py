@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from aya_jax.evaluation.analyses import resampling
-from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, ratio, resample
+from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, estimate_sums, ratio, resample
 
 
 def test_counts_are_multinomial():
@@ -40,3 +40,16 @@ def test_undefined_resamples_are_left_out():
 
 def test_no_resamples_no_interval():
     assert estimate(lambda counts: counts.sum(axis=1), 4, Bootstrap(0)).at() == Estimate(4.0, None, None)
+
+
+def test_samples_of_few_kinds_are_drawn_as_samples_are():
+    rng = np.random.default_rng(5)
+    said = rng.random(90) < 0.7
+    columns = np.stack([said & (rng.random(90) < 0.5), said], axis=1)
+    bootstrap = Bootstrap(40_000)
+    quick = estimate_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), columns, bootstrap).at()
+    plain = estimate(lambda counts: ratio(*(counts @ columns).T), 90, bootstrap).at()
+    assert quick.value == plain.value == columns[:, 0].sum() / columns[:, 1].sum()
+    assert quick == pytest.approx(plain, abs=0.01)
+    none = estimate_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), columns[:0], bootstrap).at()
+    assert none == Estimate(None, None, None)

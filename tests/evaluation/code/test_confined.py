@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -117,6 +118,7 @@ class TestMechanisms:
         """
         assert alone(program) == "yes yes yes yes yes yes no no yes no"
 
+    @pytest.mark.skipif(not shutil.which("unshare"), reason="nothing here says whether namespaces are allowed")
     def test_a_network_namespace_alone_reaches_nobody(self) -> None:
         program = """
             import socket
@@ -128,7 +130,10 @@ class TestMechanisms:
             except OSError:
                 print(own, "not reached")
         """
-        assert alone(program) in ("True not reached", "False reached")
+        ways = (["unshare", "-Urn", "true"], ["unshare", "-n", "true"])
+        if not any(subprocess.run(way, capture_output=True).returncode == 0 for way in ways):
+            pytest.skip("this machine allows no namespaces")
+        assert alone(program) == "True not reached"
 
     def test_capabilities_are_gone(self) -> None:
         program = """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from aya_jax.evaluation.code import sandbox
 from aya_jax.evaluation.code.sandbox import Limits, Outcome, run_program
 
 SECRET = "tulip-4711"
@@ -240,21 +243,28 @@ class TestProcesses:
 
     def test_a_program_dies_with_its_parent(self, tmp_path: Path) -> None:
         home = Path(tempfile.gettempdir())
-        program = f"{_IMPORT}\nrun_program('')\nprint('go', flush=True)\nrun_program('while True: pass')"
+        asleep = "open('up', 'w')\nimport time\ntime.sleep(60)"
+        program = f"{_IMPORT}\nrun_program('')\nprint('go', flush=True)\nrun_program({asleep!r})"
         where = {"PYTHONPATH": str(Path(__file__).parents[3]), "TMPDIR": str(home)}
         with subprocess.Popen([sys.executable, "-c", program], env=where, stdout=subprocess.PIPE) as parent:
             assert parent.stdout
             parent.stdout.readline()
-            wait_for(lambda: processes_in(home))
+            wait_for(lambda: list(home.glob("*/up")))
+            confined = processes_in(home)
             parent.kill()
-        wait_for(lambda: not processes_in(home))
+        try:
+            wait_for(lambda: not processes_in(home))
+        finally:
+            for pid in confined:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
         (left,) = home.iterdir()  # whoever is killed cannot clean up
-        left.rmdir()
+        shutil.rmtree(left)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Waits until something holds, for at most 20 seconds."""
-    deadline = time.monotonic() + 20
+    """Waits until something holds, for at most 5 seconds."""
+    deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -320,6 +330,10 @@ class TestSpace:
     )
     def test_many_files(self, program: str) -> None:
         assert run_program(program).status == "disk"
+
+    def test_many_files_between_two_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sandbox, "_TICK_SECONDS", 60.0)
+        assert run_program("for i in range(300): open(str(i), 'wb')").status == "disk"
 
     @pytest.mark.parametrize(
         "hide",

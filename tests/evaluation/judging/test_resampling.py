@@ -85,9 +85,9 @@ def test_a_seed_repeats_and_another_does_not():
 
 
 def test_what_does_not_exist_is_not_a_number():
-    found, macro = estimates(sums([("a", "x", 0.0, 0.0), *(("b", str(k), 1.0, 1.0) for k in range(9))]), **OPTIONS)
+    found, macro = estimates(sums([("a", "x", 0.0, 0.0), *(("b", str(k), 100.0, 1.0) for k in range(9))]), **OPTIONS)
     assert math.isnan(found["a"].value)
-    assert (found["b"].value, found["b"].low, found["b"].high) == (1.0, 1.0, 1.0)
+    assert found["b"].value == 100.0
     assert math.isnan(macro.value)
     assert estimates(sums([]), **OPTIONS)[0] == {}
     assert math.isnan(estimates(sums([]), **OPTIONS)[1].value)
@@ -103,4 +103,22 @@ def test_draws_without_a_value_are_left_out():
     draws = np.array([math.nan, 1.0, 2.0, 3.0, math.inf])
     found = estimate(2.0, draws, 5, 0.5)
     assert (found.low, found.high) == (1.5, 2.5)
-    assert mean_estimate([found, found], np.stack([draws, draws], 1), 0.5) == found
+    assert mean_estimate([found, found], np.stack([draws, draws], 1), 5, 0.5) == found
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 9), (20, 20), (7, 7)])
+def test_alike_scores_have_the_interval_of_wilson(right, of):
+    found, macro = estimates(sums(("a", k, 100.0 * right / of, 1.0) for k in range(of)), **OPTIONS)
+    theirs = stats.binomtest(right, of).proportion_ci(0.95, method="wilson")
+    assert (found["a"].low, found["a"].high) == pytest.approx((100 * theirs.low, 100 * theirs.high))
+    assert macro == found["a"]
+
+
+def test_scores_that_are_all_half_are_as_uncertain_as_coins():
+    found, _ = estimates(sums(("a", k, 50.0, 1.0) for k in range(10)), **OPTIONS)
+    theirs = stats.binomtest(5, 10).proportion_ci(0.95, method="wilson")
+    assert (found["a"].low, found["a"].high) == pytest.approx((100 * theirs.low, 100 * theirs.high))
+
+
+def test_alike_draws_of_what_is_no_mean_of_scores_give_no_interval():
+    assert math.isnan(estimate(1.0, np.ones(50), 50, 0.95).low)

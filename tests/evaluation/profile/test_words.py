@@ -42,8 +42,13 @@ ALPHABET = "aZé1٣'.,’ -бיה\"ी़कو가\u0301\n"
 def test_words_are_those_of_unicode(text):
     """Against the word boundaries of another implementation, for text that has none of the documented exceptions."""
     regex = pytest.importorskip("regex")
-    # `regex` begins a word with an apostrophe that Unicode's rules leave outside; and marks stand on letters.
-    text = regex.sub(r"(?<![\p{L}\p{N}\p{M}])(?:'|’|\p{M})+|(?<=\p{N})\p{M}+", " ", text)
+    # `regex` begins a word with an apostrophe that Unicode's rules leave outside; and marks stand on letters that they fit
+    # and are not followed by punctuation, over which it stumbles.
+    text = regex.sub(
+        r"(?<![\p{L}\p{N}\p{M}])(?:'|’|\p{M})+|(?<=[\p{N}א-ת])\p{M}+|(?<=\p{N})['’](?!\p{N})|(?<=\p{M})['’.,\"]",
+        " ",
+        text,
+    )
     parts = regex.compile(r"\b", regex.V1 | regex.WORD).split(text)
     assert words(text) == [part for part in parts if any(c.isalnum() for c in part)]
 
@@ -106,7 +111,8 @@ def test_sentences_lose_no_word(text):
     ("language", "counts"),
     [
         ("en", {"the": 1, "made": 1, "makes": 1, "table": 2, "baked": 1, "wanted": 2, "boxes": 2, "beautiful": 3, "yes": 1,
-                "beyond": 2, "queen": 1, "rhythm": 1, "naïve": 2, "university": 5, "whole": 1}),
+                "beyond": 2, "queen": 1, "rhythm": 1, "naïve": 2, "university": 5, "whole": 1,
+                "carefully": 3, "movement": 2, "precisely": 3}),
         ("de", {"Straße": 2, "Häuser": 2, "Universität": 5, "über": 2}),
         ("fr", {"porte": 1, "université": 5, "portes": 1, "maïs": 2, "eau": 1}),
         ("es", {"casa": 2, "corazón": 3, "que": 1}),

@@ -1,5 +1,4 @@
-"""Gives up this process's rights, then runs one program in it: `python -I -S -B .../confined` with a job on standard
-input.
+"""Gives up this process's rights, then runs one program in it; `sandbox.py` starts it with a job on standard input.
 
 The job is JSON: source, scratch, parent (a process id), limits (of `resource`), report and proof (file descriptors).
 What is written to `report` is `ready` when every right is given up; then, when the program has run to its end, the
@@ -34,7 +33,7 @@ def main() -> None:
     """Reads the job, gives up rights, runs the program."""
     with open(0, encoding="utf-8", closefd=False) as stream:
         job = json.load(stream)
-    os.environ.clear()  # of what the interpreter itself has put there: LC_CTYPE
+    os.environ.clear()  # the interpreter itself has put LC_CTYPE there
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -74,8 +73,8 @@ def give_up_rights(job: dict[str, Any], library: list[str]) -> None:
 def run(source: str, report: int, proof: int) -> None:
     """Runs the program as `__main__`, reports how it ended, and ends.
 
-    What is needed afterwards is at hand before the program can put something else in its place, and no way but the last line
-    of the program leads to where the proof is read.
+    What is needed afterwards is at hand before the program can put something else in its place, and no way but the last
+    line of the program leads to where the proof is read.
     """
     read, write, leave, flush, stdout, stderr = os.read, os.write, os._exit, _flush, sys.stdout, sys.stderr
     module = types.ModuleType("__main__")
