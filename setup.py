@@ -68,7 +68,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["aya_jax", "aya_jax.*"]),
-    package_data={"aya_jax": ["data/samples/**/*", "studies/templates/*"]},
+    package_data={"aya_jax": ["data/samples/**/*", "studies/templates/*", "evaluation/code/confined/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["aya = aya_jax.cli:main"]},

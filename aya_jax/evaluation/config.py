@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from aya_jax.config.registry import Problem, configurable
-from aya_jax.inference.config import EngineConfig
+from aya_jax.inference.config import EngineConfig, SamplingConfig
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.parallel.config import MeshConfig
 
@@ -99,6 +99,64 @@ class HarnessConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
+class CodeConfig:
+    """Programs that a model writes, run in a sandbox against the tests of HumanEval and MBPP (docs/evaluate_code.md).
+
+    Attributes:
+      benchmarks: "humaneval", "mbpp" or both.
+      data_dir: a folder with `eval/humaneval/humaneval.jsonl` and `eval/mbpp/sanitized-mbpp.jsonl`; bind DATA_DIR.
+      k: of pass@k, the chance that one of k programs is right.
+      samples: programs written for each problem, at least the largest k; one is the likeliest, of several each is drawn.
+      sampling: how they are drawn, and their length; its seed, n and stop are set here.
+      chat: put problems to the model as a conversation, by its chat template.
+      limit: at most so many problems of each, its first ones, for a try; the report says so. None takes all.
+      max_length: tokens of a problem and its program together; None: the model's longest sequence.
+      seconds: that a program may run.
+      memory_mib: that it may use.
+      workers: programs that run at the same time.
+      engine: what generates them.
+    """
+
+    benchmarks: tuple[str, ...] = ("humaneval", "mbpp")
+    data_dir: str
+    k: tuple[int, ...] = (1,)
+    samples: int = 1
+    sampling: SamplingConfig = field(
+        default_factory=lambda: SamplingConfig(max_tokens=512, temperature=0.8, top_p=0.95)
+    )
+    chat: bool = False
+    limit: int | None = None
+    max_length: int | None = None
+    seconds: float = 10.0
+    memory_mib: int = 1024
+    workers: int = 2
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields unknown benchmarks and numbers out of range."""
+        if not self.benchmarks or set(self.benchmarks) - {"humaneval", "mbpp"}:
+            yield Problem("benchmarks", "'humaneval', 'mbpp' or both")
+        if not self.data_dir:
+            yield Problem("data_dir", "a folder with the problems: DATA_DIR")
+        if not self.k or min(self.k) < 1:
+            yield Problem("k", "at least one number, each at least 1")
+        elif self.samples < max(self.k):
+            yield Problem("samples", f"at least {max(self.k)}, the largest k")
+        for name in ("limit", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield Problem(name, "at least 1, or None")
+        for name in ("memory_mib", "workers"):
+            if getattr(self, name) < 1:
+                yield Problem(name, "at least 1")
+        if self.seconds <= 0:
+            yield Problem("seconds", "above 0")
+        if self.samples > 1 and not self.sampling.temperature:
+            yield Problem("sampling.temperature", "above 0 where several programs are drawn")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Root of `aya evaluate`: one measurement of one model.
 
@@ -122,6 +180,7 @@ class EvaluateConfig:
         "measure.batch",
         "measure.batch_tokens",
         "measure.engine",
+        "measure.workers",
         "compilation_cache",
     )
 
@@ -129,7 +188,7 @@ class EvaluateConfig:
     adapter: str | None = None
     run_dir: str | None = None
     name: str = "held_out"
-    measure: HeldOutConfig | HarnessConfig = field(default_factory=HeldOutConfig)
+    measure: HeldOutConfig | HarnessConfig | CodeConfig = field(default_factory=HeldOutConfig)
     precision: PrecisionConfig | None = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
     compilation_cache: str | None = "~/.cache/aya_jax/compiled"
@@ -144,6 +203,6 @@ class EvaluateConfig:
     @property
     def alone(self) -> str | None:
         """Why this cannot be done by several processes together; None if it can."""
-        if isinstance(self.measure, HarnessConfig):
+        if not isinstance(self.measure, HeldOutConfig):
             return "benchmarks are run by one process, on all devices of its machine"
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from aya_jax.config import Resolved
-from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
+from aya_jax.evaluation.config import CodeConfig, EvaluateConfig, HarnessConfig
 from aya_jax.interop.model_dir import ModelDir, find_model, trained_with
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.transformer import Transformer
@@ -39,6 +39,10 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
         from aya_jax.evaluation.harness import benchmarks  # lm-evaluation-harness takes seconds to import
 
         benchmarks.run(resolved, found, model, mesh, file, console)
+    elif isinstance(config.measure, CodeConfig):
+        from aya_jax.evaluation.code import programs
+
+        programs.run(resolved, found, model, mesh, file, console)
     else:
         from aya_jax.evaluation import held_out
 

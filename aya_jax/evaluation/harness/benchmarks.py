@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 import logging
@@ -12,35 +11,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import lm_eval
 from jax.sharding import Mesh
 from lm_eval.api.task import ConfigurableTask
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aya_jax.config import Resolved, UserError
 from aya_jax.config.errors import did_you_mean, near_names
-from aya_jax.data.chat import ChatTokenizer
+from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
-from aya_jax.evaluation.harness.answers import Answers
-from aya_jax.evaluation.harness.language_model import HarnessModel, Track
+from aya_jax.evaluation.harness.language_model import HarnessModel
 from aya_jax.evaluation.harness.local_data import MissingRows, reading_from
 from aya_jax.evaluation.harness.names import describe, item_name
 from aya_jax.evaluation.harness.own_tasks import own_tasks
 from aya_jax.evaluation.harness.scoring import Scorer
 from aya_jax.evaluation.harness.task_index import TaskIndex
-from aya_jax.evaluation.held_out import weights_digest
-from aya_jax.evaluation.results import Sample, read_summary, write
+from aya_jax.evaluation.results import Sample, write
+from aya_jax.evaluation.subject import Subject, known_summary, tracker
 from aya_jax.evaluation.tables import show
 from aya_jax.evaluation.translation import corpus_scores
-from aya_jax.inference.engine import Engine
-from aya_jax.inference.local import LocalGenerator
-from aya_jax.interop.model_dir import ModelDir, load_params
+from aya_jax.interop.model_dir import ModelDir
 from aya_jax.models.transformer import Transformer
-from aya_jax.training.state import abstract_params
 
-ANSWERS = "answers"
 _SELF_MADE = ("ntrex_",)
 
 
@@ -64,62 +56,16 @@ def run(
       UserError: the model has no tokenizer, a task is unknown, or its rows are not to be had.
     """
     config = resolved.config.measure
-    if found.tokenizer is None:
-        raise UserError(f"{found.path}: there is no tokenizer beside the weights; put its tokenizer.json there")
-    tokenizer = ChatTokenizer.open(found.tokenizer)
-    if config.chat and not tokenizer.has_template:
-        raise UserError(f"{found.path}: HarnessConfig.chat = True, and its tokenizer has no chat template")
+    subject = Subject(found, model, mesh, chat=config.chat)
     tasks = load_tasks(config, console.print)
-    weights = Weights(lambda: load_params(found, abstract_params(model, mesh)), mesh)
-    digest = weights_digest(weights.get())
-    heading = {
-        "kind": "benchmarks",
-        "name": resolved.config.name,
-        "model": found.name or str(found.path),
-        "checkpoint_step": found.step,
-        "weights_digest": digest,
-        "fingerprint": resolved.fingerprint,
-        "harness": version("lm_eval"),
-        "limit": config.limit,
-        "tasks": sorted(tasks),
-    }
-    known = read_summary(file)
-    if known and all(
-        known.get(name) == heading[name] for name in ("weights_digest", "fingerprint", "harness", "tasks")
-    ):
-        console.print(f"{file} is there for these weights.")
-        show(console, known)
-        return
-    cache = file.parent / ANSWERS / f"{digest[:16]}-{model.precision.compute}.jsonl"
-    with Answers(cache) as answers:
-        if len(answers):
-            console.print(
-                f"{len(answers):,} answers of this model are known from {cache}.", highlight=False, soft_wrap=True
-            )
-        samples, reported = evaluate(config, tasks, model, weights, tokenizer, answers, mesh, console)
-    translated = translation_scores(samples)
-    summary = write(file, heading | {"reported_by_harness": reported, "corpus_scores": translated}, samples)
+    heading = subject.heading(resolved, harness=version("lm_eval"), limit=config.limit, tasks=sorted(tasks))
+    summary = known_summary(file, heading, console)
+    if summary is None:
+        with subject.answers(file, console) as answers:
+            samples, reported = evaluate(config, tasks, subject, answers, console)
+        more = {"reported_by_harness": reported, "corpus_scores": translation_scores(samples)}
+        summary = write(file, heading | more, samples)
     show(console, summary)
-
-
-class Weights:
-    """The parameters, while somebody needs them: an engine lays them out its own way and may have them for its own."""
-
-    def __init__(self, load: Callable[[], Any], mesh: Mesh):
-        """Loads nothing yet."""
-        self._load, self._mesh, self._params = load, mesh, None
-
-    def get(self) -> Any:
-        """The parameters, loaded where they are not there."""
-        if self._params is None:
-            with jax.set_mesh(self._mesh):
-                self._params = self._load()
-        return self._params
-
-    def take(self) -> Any:
-        """The parameters, for the caller to use up."""
-        params, self._params = self.get(), None
-        return params
 
 
 def load_tasks(config: HarnessConfig, say: Callable[[str], None]) -> dict[str, Any]:
@@ -166,31 +112,15 @@ def load_tasks(config: HarnessConfig, say: Callable[[str], None]) -> dict[str, A
 
 
 def evaluate(
-    config: HarnessConfig,
-    tasks: dict[str, Any],
-    model: Transformer,
-    weights: Weights,
-    tokenizer: ChatTokenizer,
-    answers: Answers,
-    mesh: Mesh,
-    console: Console,
+    config: HarnessConfig, tasks: dict[str, Any], subject: Subject, answers: Answers, console: Console
 ) -> tuple[list[Sample], dict[str, Any]]:
     """Records of every question, and what the harness makes of them itself."""
-    max_length = min(config.max_length or model.config.max_sequence_length, model.config.max_sequence_length)
-    scorer = Scorer(model, mesh, max_length=max_length, batch_tokens=config.batch_tokens)
-
-    @contextlib.contextmanager
-    def generator() -> Iterator[LocalGenerator]:
-        engine_config = dataclasses.replace(config.engine, max_length=config.engine.max_length or max_length)
-        with jax.set_mesh(mesh):
-            engine = Engine(model, weights.take(), engine_config, consume=True)
-        with LocalGenerator(engine, tokenizer, mesh, "model", lambda: "") as opened:
-            yield opened
-
+    max_length = subject.max_length(config.max_length)
+    scorer = Scorer(subject.model, subject.mesh, max_length=max_length, batch_tokens=config.batch_tokens)
     harness_model = HarnessModel(
-        lambda asked, answer: scorer.score(weights.get(), asked, answer),
-        generator,
-        tokenizer,
+        lambda asked, answer: scorer.score(subject.params(), asked, answer),
+        lambda: subject.generator(config.engine, max_length),
+        subject.tokenizer,
         answers,
         tracker(console),
         max_length=max_length,
@@ -267,19 +197,6 @@ def translation_scores(samples: Sequence[Sample]) -> dict[str, list[dict[str, An
         ]
         for task, found in tasks.items()
     }
-
-
-def tracker(console: Console) -> Track:
-    """Progress bars on a terminal."""
-
-    @contextlib.contextmanager
-    def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
-        columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(label, total=total)
-            yield lambda count: progress.advance(task, count)
-
-    return track
 
 
 def _log_probs(responses: Sequence[Any]) -> tuple[float, ...]:

@@ -21,13 +21,13 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
-from aya_jax.evaluation.harness.answers import Answers, question
+from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.harness.scoring import Continuation, Likelihood
+from aya_jax.evaluation.subject import Track
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import FailedResponse, Generator, Request
 
 Score = Callable[[Sequence[Continuation], Callable[[dict[int, Likelihood]], None]], None]
-Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 _PASSED_ON = {"temperature": float, "top_p": float, "top_k": int, "repetition_penalty": float, "min_p": float}
 _IGNORED = {"do_sample", "num_beams", "use_cache"}

@@ -144,7 +144,7 @@ def _choices_of_xcopa(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, 
     for number, row in enumerate(rows, 1):
         if row.get("label") not in (0, 1) or row["question"] not in ("cause", "effect"):
             raise UserError(
-                f"{file}, line {number}: 'label' is {row.get('label')!r} and 'question' {row['question']!r}; a row of XCOPA has "
+                f"{file}, line {number}: 'label' is {row.get('label')!r} and 'question' {row['question']!r}; XCOPA has "
                 "0 or 1, and 'cause' or 'effect'"
             )
     return rows

@@ -138,9 +138,7 @@ def mean_estimate(
       units: that the smallest of them is of.
       confidence, percent: as `estimate`.
     """
-    if not parts or any(math.isnan(part.value) for part in parts):
-        return Estimate(math.nan)
-    value = float(np.mean([part.value for part in parts]))
+    value = float(np.mean([part.value for part in parts])) if parts else math.nan
     if any(math.isnan(part.low) for part in parts):
         return Estimate(value)
     return estimate(value, draws.mean(1), units, confidence, percent=percent)

@@ -12,9 +12,9 @@ import pytest
 from aya_jax.cli import main
 from aya_jax.config import UserError, resolve
 from aya_jax.data.chat import ChatTokenizer
+from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
 from aya_jax.evaluation.harness import benchmarks
-from aya_jax.evaluation.harness.answers import Answers
 from aya_jax.evaluation.harness.language_model import HarnessModel
 from aya_jax.evaluation.harness.scoring import Likelihood
 from aya_jax.evaluation.results import read_samples, read_summary

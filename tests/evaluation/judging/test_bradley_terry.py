@@ -248,6 +248,7 @@ def test_what_cannot_be_read_gives_no_strength():
     found = bradley_terry(games, features=())
     assert math.isnan(found.macro["model"].value)
     assert (found.languages["ar"].prompts, found.languages["ar"].dropped, found.languages["ar"].unparsed) == (0, 6, 12)
+    assert math.isnan(found.languages["ar"].win_rates["model"].value)
     some = bradley_terry([g for g in games if g.language == "ar"] + [g for k in range(6) for g in both(f"p{k}", k < 3)])
     assert math.isnan(some.macro["model"].value)
     assert some.languages["en"].win_rates["model"].value == pytest.approx(50.0)

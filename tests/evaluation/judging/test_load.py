@@ -53,6 +53,8 @@ def test_a_row_s_own_language_goes_before(tmp_path):
 def test_only_new_lines_end_rows(tmp_path):
     (found,) = load_prompts(write(tmp_path, '{"id": 1, "inputs": "a\u2028b\u0085c"}\n'), language="en")
     assert found.turns == ("a\u2028b\u0085c",)
+    for name in ("rows.jsonl", "rows.jsonl.gz"):  # a carriage return is white space to JSON
+        assert len(load_prompts(write(tmp_path, '{"id": 1,\r"inputs": "Q"}\r\n', name=name), language="en")) == 1
 
 
 @pytest.mark.parametrize(

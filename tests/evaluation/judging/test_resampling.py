@@ -31,6 +31,7 @@ def test_languages_that_share_prompts_are_drawn_together_and_others_apart():
     """Groups 0 and 1 share unit 1 and so belong together; group 2 has units of its own, and always two of them."""
     counts = all_draws([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]])
     assert set(counts[:, :3].sum(1)) == {3}
+    assert set(counts[:, :2].sum(1)) == {0, 1, 2, 3}
     assert set(counts[:, 3:].sum(1)) == {2}
     assert abs(np.corrcoef(counts[:, 0], counts[:, 3])[0, 1]) < 0.2
 

@@ -162,6 +162,16 @@ def test_the_interval_is_that_of_independent_subsets():
     assert (found.score.high - found.score.low) / 3.92 == pytest.approx(100 * math.sqrt(sum(variances)) / 4, rel=0.1)
 
 
+def test_subsets_are_drawn_independently():
+    """Right in the same places of every subset: were places drawn for all at once, errors would add up, not their squares."""
+    given = outcomes(lambda each: (float(int(each.id.split("/")[1]) % 2), 0.5), languages=["arb_Arab"])
+    part = benchmark_scores(given, resamples=2000).languages["arb_Arab"].sections["Reasoning"]
+    names = [n for n, s in M_REWARD_BENCH.items() if s.section == "Reasoning"]
+    shares = np.array([M_REWARD_BENCH[n].weight for n in names]) / sum(M_REWARD_BENCH[n].weight for n in names)
+    error = 100 * math.sqrt(sum(w**2 * 0.25 / M_REWARD_BENCH[n].instances for w, n in zip(shares, names, strict=True)))
+    assert (part.high - part.low) / 3.92 == pytest.approx(error, rel=0.1)
+
+
 @pytest.mark.parametrize(("shared", "ratio"), [(True, 1.0), (False, 1 / math.sqrt(2))])
 def test_an_instance_is_drawn_in_all_languages_at_once(shared, ratio):
     arabic = random_outcomes(languages=["arb_Arab"])

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from aya_jax.config import UserError
-from aya_jax.evaluation.harness.answers import Answers, question
+from aya_jax.evaluation.answers import Answers, question
 
 
 def test_answers_are_there_again(tmp_path):
@@ -24,7 +24,7 @@ def test_what_was_put_survives_a_kill(tmp_path):
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from aya_jax.evaluation.harness.answers import Answers\n"
+        "from aya_jax.evaluation.answers import Answers\n"
         "answers = Answers(Path(sys.argv[1]))\n"
         "answers.put({'q': 1, 'r': 2})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -1,0 +1,174 @@
+"""Writing programs and running them: HumanEval and MBPP over one of our models, from a problem to pass@k.
+
+Every problem is one record, whose metrics are its own unbiased pass@k; their mean is the benchmark's, and two models are
+compared problem by problem like everything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jax.sharding import Mesh
+from rich.console import Console
+
+from aya_jax.config import Resolved, UserError
+from aya_jax.data.chat import Message
+from aya_jax.evaluation.answers import Answers, question
+from aya_jax.evaluation.code.pass_at_k import pass_at_k
+from aya_jax.evaluation.code.problems import (
+    CodeProblem,
+    load_humaneval,
+    load_mbpp,
+    mbpp_few_shot,
+    mbpp_test_split,
+)
+from aya_jax.evaluation.code.sandbox import Limits, check_protection, run_programs
+from aya_jax.evaluation.config import CodeConfig, EvaluateConfig
+from aya_jax.evaluation.results import Sample, write
+from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
+from aya_jax.evaluation.tables import show
+from aya_jax.inference.protocol import FailedResponse, Prompt, Request
+from aya_jax.interop.model_dir import ModelDir
+from aya_jax.models.transformer import Transformer
+
+_AT_A_TIME = 64  # problems whose programs are run between two looks at the progress
+
+
+def run(
+    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
+) -> None:
+    """Writes `<file>` and its records, and prints pass@k.
+
+    Args:
+      resolved: what is asked for.
+      found: the model.
+      model: its shape, as it is run.
+      mesh: what the work is divided over.
+      file: of the summary.
+      console: for progress and the table.
+
+    Raises:
+      UserError: the problems are not there, or this machine cannot hold a program back: then none is run.
+    """
+    config = resolved.config.measure
+    check_protection()
+    problems = load(config)
+    subject = Subject(found, model, mesh, chat=config.chat)
+    heading = subject.heading(resolved, harness=None, limit=config.limit)
+    summary = known_summary(file, heading, console)
+    if summary is None:
+        with subject.answers(file, console) as answers:
+            written = write_programs(config, problems, subject, answers, tracker(console))
+        samples = judge(config, problems, written, tracker(console))
+        ends = Counter(end for sample in samples for end in sample.doc["ends"])
+        summary = write(file, heading | {"programs_ended": dict(sorted(ends.items()))}, samples)
+    show(console, summary)
+    ended = ", ".join(f"{name} {count:,}" for name, count in summary["programs_ended"].items())
+    console.print(f"Programs: {ended}.", highlight=False)
+
+
+def load(config: CodeConfig) -> dict[str, list[tuple[CodeProblem, str]]]:
+    """Each benchmark's problems with what a base model continues.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    home, found = Path(config.data_dir) / "eval", {}
+    for name in config.benchmarks:
+        if name == "humaneval":
+            problems = [(problem, problem.prompt) for problem in load_humaneval(home / "humaneval" / "humaneval.jsonl")]
+        else:
+            every = load_mbpp(home / "mbpp" / "sanitized-mbpp.jsonl")
+            problems = [(problem, mbpp_few_shot(problem, every)) for problem in mbpp_test_split(every)]
+        found[name] = problems[: config.limit]
+    return found
+
+
+def write_programs(
+    config: CodeConfig,
+    problems: dict[str, list[tuple[CodeProblem, str]]],
+    subject: Subject,
+    answers: Answers,
+    track: Track,
+) -> dict[str, list[str]]:
+    """What the model wrote for each problem, `config.samples` texts, by the problem's id.
+
+    Raises:
+      UserError: a problem does not fit the model; it names the problem.
+    """
+    keys, wanted = {}, {}
+    for problem, prompt in (pair for pairs in problems.values() for pair in pairs):
+        stop = () if config.chat else problem.stop
+        sampling = dataclasses.replace(config.sampling, n=config.samples, stop=stop)
+        if config.samples == 1:
+            sampling = dataclasses.replace(sampling, temperature=0.0)
+        asked: Prompt = (Message("user", problem.question),) if config.chat else prompt
+        text = problem.question if config.chat else prompt
+        keys[problem.id] = question("program", config.chat, text, dataclasses.asdict(sampling))
+        if answers.get(keys[problem.id]) is None:
+            wanted[problem.id] = Request(id=problem.id, prompt=asked, sampling=sampling)
+    with track("programs written", len(wanted)) as advance:
+        if wanted:
+            with subject.generator(config.engine, subject.max_length(config.max_length)) as generator:
+                for response in generator.generate(wanted.values()):
+                    if isinstance(response, FailedResponse):
+                        raise UserError(
+                            f"{response.id}: {response.error}; what was written before is kept: start again"
+                        )
+                    answers.put({keys[response.id]: [completion.text for completion in response.completions]})
+                    advance(1)
+    return {problem: answers.get(key) for problem, key in keys.items()}
+
+
+def judge(
+    config: CodeConfig,
+    problems: dict[str, list[tuple[CodeProblem, str]]],
+    written: dict[str, list[str]],
+    track: Track,
+) -> list[Sample]:
+    """A record of each problem, from running what was written for it."""
+    limits = Limits(wall_seconds=config.seconds, cpu_seconds=config.seconds, memory_bytes=config.memory_mib * 2**20)
+    samples = []
+    with track("programs run", sum(map(len, written.values()))) as advance:
+        for name, pairs in problems.items():
+            for first in range(0, len(pairs), _AT_A_TIME):
+                part = [problem for problem, _ in pairs[first : first + _AT_A_TIME]]
+                ends = _run(config, part, written, limits)
+                samples += [_record(config, name, problem, written[problem.id], ends[problem.id]) for problem in part]
+                advance(sum(map(len, ends.values())))
+    return samples
+
+
+def _run(
+    config: CodeConfig, problems: Sequence[CodeProblem], written: dict[str, list[str]], limits: Limits
+) -> dict[str, list[str]]:
+    """How each program of each problem ended."""
+    programs = [
+        (problem.id, problem.answered(text) if config.chat else problem.completed(text))
+        for problem in problems
+        for text in written[problem.id]
+    ]
+    outcomes = run_programs([program for _, program in programs], limits, workers=config.workers)
+    ends: dict[str, list[str]] = {problem.id: [] for problem in problems}
+    for (problem, _), outcome in zip(programs, outcomes, strict=True):
+        ends[problem].append(outcome.status)
+    return ends
+
+
+def _record(config: CodeConfig, name: str, problem: CodeProblem, texts: Sequence[str], ends: Sequence[str]) -> Sample:
+    right = ends.count("passed")
+    return Sample(
+        id=f"{name}/{problem.id}",
+        task=name,
+        family=name,
+        item=problem.id,
+        language="python",
+        metrics={f"pass@{k}": pass_at_k(len(ends), right, k) for k in config.k},
+        prediction=texts[0],
+        target=problem.solution,
+        prompt=problem.question if config.chat else problem.prompt,
+        doc={"ends": list(ends), "programs": list(texts)},
+    )

@@ -1,0 +1,126 @@
+"""The model that is asked: its weights while somebody needs them, its tokenizer, and what it has answered already."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from aya_jax.config import Resolved, UserError
+from aya_jax.data.chat import ChatTokenizer
+from aya_jax.evaluation.answers import Answers
+from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.evaluation.held_out import weights_digest
+from aya_jax.evaluation.results import read_summary
+from aya_jax.inference.config import EngineConfig
+from aya_jax.inference.engine import Engine
+from aya_jax.inference.local import LocalGenerator
+from aya_jax.interop.model_dir import ModelDir, load_params
+from aya_jax.models.transformer import Transformer
+from aya_jax.training.state import abstract_params
+
+ANSWERS = "answers"
+Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+class Subject:
+    """A model on this machine that questions are put to."""
+
+    def __init__(self, found: ModelDir, model: Transformer, mesh: Mesh, *, chat: bool):
+        """Loads nothing but the tokenizer.
+
+        Args:
+          found: the model.
+          model: its shape, as it is run.
+          mesh: what the work is divided over.
+          chat: whether questions are put as conversations.
+
+        Raises:
+          UserError: it has no tokenizer, or no chat template where one is needed.
+        """
+        if found.tokenizer is None:
+            raise UserError(f"{found.path}: there is no tokenizer beside the weights; put its tokenizer.json there")
+        self.found, self.model, self.mesh, self._params = found, model, mesh, None
+        self.tokenizer = ChatTokenizer.open(found.tokenizer)
+        if chat and not self.tokenizer.has_template:
+            raise UserError(f"{found.path}: its tokenizer has no chat template, and chat = True asks for one")
+
+    def params(self) -> Any:
+        """The parameters, loaded where they are not there."""
+        if self._params is None:
+            with jax.set_mesh(self.mesh):
+                self._params = load_params(self.found, abstract_params(self.model, self.mesh))
+        return self._params
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        return weights_digest(self.params())
+
+    def max_length(self, limit: int | None) -> int:
+        """Tokens of a prompt and its answer together."""
+        longest = self.model.config.max_sequence_length
+        return min(limit or longest, longest)
+
+    @contextlib.contextmanager
+    def generator(self, config: EngineConfig, max_length: int) -> Iterator[LocalGenerator]:
+        """An engine over the weights, which it lays out its own way: while it is open, they are not in memory twice."""
+        config = dataclasses.replace(config, max_length=config.max_length or max_length)
+        params, self._params = self.params(), None
+        with jax.set_mesh(self.mesh):
+            engine = Engine(self.model, params, config, consume=True)
+        del params
+        with LocalGenerator(engine, self.tokenizer, self.mesh, self.found.name, lambda: self.digest) as opened:
+            yield opened
+
+    def answers(self, file: Path, console: Console) -> Answers:
+        """What it has answered already in evaluations beside this one: by the digest of the weights and the number format."""
+        known = Answers(file.parent / ANSWERS / f"{self.digest[:16]}-{self.model.precision.compute}.jsonl")
+        if len(known):
+            console.print(
+                f"{len(known):,} answers of this model are known from {known.file}.", highlight=False, soft_wrap=True
+            )
+        return known
+
+    def heading(self, resolved: Resolved[EvaluateConfig], **more: Any) -> dict[str, Any]:
+        """The beginning of a summary: what was asked of which weights."""
+        return {
+            "kind": "benchmarks",
+            "name": resolved.config.name,
+            "model": self.found.name or str(self.found.path),
+            "checkpoint_step": self.found.step,
+            "weights_digest": self.digest,
+            "fingerprint": resolved.fingerprint,
+            **more,
+        }
+
+
+def known_summary(file: Path, heading: dict[str, Any], console: Console) -> dict[str, Any] | None:
+    """The summary that is there, if it answers the same question about the same weights."""
+    known = read_summary(file)
+    if known and all(known.get(name) == value for name, value in heading.items() if name not in ("model", "name")):
+        console.print(f"{file} is there for these weights.")
+        return known
+    return None
+
+
+def tracker(console: Console) -> Track:
+    """Progress bars on a terminal."""
+
+    @contextlib.contextmanager
+    def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda count: progress.advance(task, count)
+
+    return track
