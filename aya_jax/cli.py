@@ -104,6 +104,12 @@ VERBS: dict[str, Verb] = {
         "a model behind an OpenAI-compatible HTTP interface",
         base=("serve/base.gin",),
     ),
+    "judge": Verb(
+        "aya_jax.evaluation.judging.config:JudgeConfig",
+        "aya_jax.evaluation.judging.run:run",
+        "win rates, harm rates, reward benchmarks and agreement with people, by a judge",
+        base=("judge/base.gin",),
+    ),
     "compare": Verb(
         "aya_jax.studies.config:CompareConfig",
         "aya_jax.studies.benchmarks:run",
@@ -129,6 +135,10 @@ MACROS = {
     "MODEL_DIR": "a model to start from, to judge or to generate with: a run directory, a checkpoint, a Hugging Face directory",
     "ADAPTER": "a LoRA adapter in PEFT's format, for MODEL_DIR or SOURCE",
     "TASKS": "what is measured: names or patterns",
+    "JUDGE_DIR": "the model that judges",
+    "ANSWERS": "a model's answers: a file of `aya generate`",
+    "BASELINE": "another model's answers to the same prompts",
+    "PAIRS": "files of pairs of answers",
     "PROMPT": "a text to go on from",
     "INPUT": "a JSONL file of prompts",
     "OUTPUT": "the JSONL file that answers are written to",

@@ -75,7 +75,7 @@ class HarnessConfig:
     seed: int = 1234
     max_tokens: int = 256
     max_length: int | None = None
-    batch_tokens: int = 8192
+    batch_tokens: int = 2048
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def validate(self) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from aya_jax.kernels.attention.sharded import sharded_attention
+from aya_jax.kernels.attention.sharded import sharded_attention, to_shards
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
 from aya_jax.models.projection import Adapted, project
 from aya_jax.parallel.config import LogicalAxes
@@ -73,10 +73,29 @@ Attend = Callable[[LayerKind, jax.Array, jax.Array, jax.Array], jax.Array]
 training, over a cache in decoding."""
 
 
-def attend_within(precision: PrecisionConfig, rules: LogicalAxes, segment_ids: jax.Array | None) -> Attend:
-    """Attention of a row's tokens to those of the row: causal, within documents and the layer's window."""
+def attend_within(
+    precision: PrecisionConfig,
+    rules: LogicalAxes,
+    segment_ids: jax.Array | None,
+    bounds: tuple[jax.Array, jax.Array] | None = None,
+) -> Attend:
+    """Attention of a row's tokens to those of the row: causal, within documents and the layer's window.
+
+    Args:
+      precision: names the back-end.
+      rules: which mesh axes split which dims.
+      segment_ids: documents, int32 [B, S].
+      bounds: in their place and causality's, the first and the last key that each token sees, int32 [B, S] each.
+    """
 
     def attend(kind: LayerKind, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        if bounds is not None:
+            first, last = bounds
+            if kind.window is not None:
+                index = to_shards(jnp.broadcast_to(jnp.arange(first.shape[1], dtype=jnp.int32), first.shape), rules)
+                first = jnp.maximum(first, index - kind.window + 1)
+                last = jnp.minimum(last, index + kind.window - 1)
+            return sharded_attention(query, key, value, rules=rules, bounds=(first, last))
         mask = {"segment_ids": segment_ids, "causal": True, "window": kind.window}
         return sharded_attention(query, key, value, rules=rules, **mask, implementation=precision.attention)
 

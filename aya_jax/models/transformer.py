@@ -77,7 +77,8 @@ class Transformer:
         Args:
           params: as `init` gives them.
           batch: `tokens` int32 [B, S], and where given `positions` int32 [B, S] (by default 0 to S - 1) and
-            `segment_ids` int32 [B, S] (documents do not see each other; by default a row is one document).
+            `segment_ids` int32 [B, S] (documents do not see each other; by default a row is one document), or in their
+            place `first_keys` and `last_keys` int32 [B, S], which tokens of the row each token sees.
           rng: unused: the model has no dropout. Part of the signature that objectives call.
         """
         del rng
@@ -140,27 +141,37 @@ class Transformer:
         segment_ids = batch.get("segment_ids")
         if segment_ids is not None:
             segment_ids = to_shards(segment_ids, self.rules)
+        bounds = None
+        if "first_keys" in batch:
+            bounds = to_shards(batch["first_keys"], self.rules), to_shards(batch["last_keys"], self.rules)
         tokens = to_shards(tokens, self.rules)
         with jax.named_scope("embedding"):
             x = lookup(params["embedding"]["table"], tokens, rules=self.rules, dtype=jnp.dtype(self.precision.compute))
         x = layers.pin("residual", x, self.rules)
         angles = layers.rotation(config, to_shards(positions, self.rules))
-        x = self._layers(params["layers"], x, angles, segment_ids)
+        x = self._layers(params["layers"], x, angles, segment_ids, bounds)
         return layers.pin("final", layers.norm(config, params["final_norm"]["scale"], x), self.rules)
 
-    def _layers(self, params: Any, x: jax.Array, angles: layers.Rotation, segment_ids: jax.Array | None) -> jax.Array:
+    def _layers(
+        self,
+        params: Any,
+        x: jax.Array,
+        angles: layers.Rotation,
+        segment_ids: jax.Array | None,
+        bounds: tuple[jax.Array, jax.Array] | None,
+    ) -> jax.Array:
         """All layers, scanned by groups of one period of layer kinds."""
         kinds = layers.layer_kinds(self.config)
         groups = self.config.num_layers // len(kinds)
 
-        def layer(kind, params, x, angles, segment_ids):
-            attend = layers.attend_within(self.precision, self.rules, segment_ids)
+        def layer(kind, params, x, angles, segment_ids, bounds):
+            attend = layers.attend_within(self.precision, self.rules, segment_ids, bounds)
             return layers.block(self.config, self.precision, self.rules, kind, params, x, angles, attend)
 
         def group(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
             for index, kind in enumerate(kinds):
                 of_layer = jax.tree.map(lambda stacked, index=index: stacked[index], params)
-                x = self._remat(functools.partial(layer, kind))(of_layer, x, angles, segment_ids)
+                x = self._remat(functools.partial(layer, kind))(of_layer, x, angles, segment_ids, bounds)
             return x, None
 
         params = jax.tree.map(lambda stacked: stacked.reshape(groups, len(kinds), *stacked.shape[1:]), params)

@@ -44,9 +44,7 @@ def make_objective(config: TrainConfig, model: Model, num_tasks: int, *, held_ou
             return functools.partial(policy_gradient, model, config=config.objective, **common)
         case RewardConfig():
             return functools.partial(bradley_terry, model, config=config.objective, **common)
-    return functools.partial(
-        next_token, model, z_loss=config.z_loss, label_smoothing=config.label_smoothing, **common
-    )
+    return functools.partial(next_token, model, z_loss=config.z_loss, label_smoothing=config.label_smoothing, **common)
 
 
 def check_stores(config: TrainConfig, loader: BatchLoader) -> None:

@@ -1,8 +1,9 @@
 """Log-probabilities of continuations, many at a time: `log p(tokens | context)` and whether greedy decoding would say them.
 
 What makes it quick: texts are packed into rows as documents are in training, so that little is padding; a text that is the
-beginning of another is read once (all four letters of a multiple-choice question are one text); and the head, the largest
-matrix of a small multilingual model, works on continuations only, not on the questions before them.
+beginning of another is read once (all four letters of a multiple-choice question are one text); two texts that begin alike
+share their beginning (two answers to a question: see `Block`); and the head, the largest matrix of a small multilingual
+model, works on continuations only, not on the questions before them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from aya_jax.data.packing import Piece, first_fit
+from aya_jax.data.packing import first_fit
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.sharding import replicated
 from aya_jax.training.placement import batch_shards, place
 
 _ROWS = (512, 1024)  # lengths of rows that several texts share; longer texts have rows of their own
 _MIN_PLACES = 32
+_WORTH_SHARING = 4  # tokens
 
 
 class Continuation(NamedTuple):
@@ -59,6 +61,54 @@ class Text(NamedTuple):
 
     tokens: tuple[int, ...]
     askers: list[int]
+
+
+class Block(NamedTuple):
+    """One text, or two that begin alike, in a run of a row: [the end of the second, backwards] [the beginning] [the end of the
+    first].
+
+    A token of the first sees the keys from where the beginning starts to itself; one of the second, whose tokens before it lie
+    to its right, those from itself to where the beginning ends. Either way that is one interval of keys, which is all that
+    attention over intervals asks for, and positions are what they would be in each text alone.
+
+    Attributes:
+      first: a text.
+      second: another; None where there is none.
+      shared: how many tokens both begin with; all of the first's where it is alone.
+    """
+
+    first: Text
+    second: Text | None
+    shared: int
+
+    @property
+    def before(self) -> int:
+        """Tokens of the second alone."""
+        return len(self.second.tokens) - self.shared if self.second else 0
+
+    @property
+    def length(self) -> int:
+        """All tokens."""
+        return self.before + len(self.first.tokens)
+
+    def tokens(self) -> tuple[int, ...]:
+        """In the order of the row."""
+        return (self.second.tokens[self.shared :][::-1] if self.second else ()) + self.first.tokens
+
+    def layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(positions, first keys, last keys) of the tokens, int32 [length] each, keys counted from the block's first token."""
+        own, before = np.arange(self.length, dtype=np.int32), self.before
+        backwards = own < before
+        positions = np.where(backwards, self.shared + before - 1 - own, own - before)
+        return positions, np.where(backwards, own, before), np.where(backwards, before + self.shared - 1, own)
+
+    def place(self, of_second: bool, position: int) -> int:
+        """Where a token of one of the texts is."""
+        return (
+            self.before - 1 - (position - self.shared)
+            if of_second and position >= self.shared
+            else self.before + position
+        )
 
 
 class Scorer:
@@ -109,15 +159,16 @@ class Scorer:
         self, asked: Sequence[Continuation]
     ) -> Iterator[tuple[list[tuple[int, int, int, int]], dict[str, np.ndarray]]]:
         """Batches, each with who reads what: (continuation, row, first place, one past the last)."""
-        by_length: dict[int, list[Text]] = defaultdict(list)
-        for text in texts(asked, self.max_length):
-            by_length[row_length(len(text.tokens))].append(text)
+        by_length: dict[int, list[Block]] = defaultdict(list)
+        for block in blocks(texts(asked, self.max_length)):
+            by_length[row_length(block.length)].append(block)
         for length in sorted(by_length, reverse=True):
-            found = sorted(by_length[length], key=lambda text: -len(text.tokens))
-            packed = first_fit([len(text.tokens) for text in found], length)
+            found = sorted(by_length[length], key=lambda block: -block.length)
+            packed = first_fit([block.length for block in found], length)
             step = self._rows(length, len(packed))
             for first in range(0, len(packed), step):
-                yield fill(asked, found, packed[first : first + step], step, length, self._shards)
+                rows = [[found[piece.document] for piece in pieces] for pieces in packed[first : first + step]]
+                yield fill(asked, rows, step, length)
 
     def _rows(self, length: int, needed: int) -> int:
         """Rows of a batch: as many as `batch_tokens` allow, no more than are needed, a multiple of what the mesh divides."""
@@ -142,8 +193,33 @@ def texts(asked: Sequence[Continuation], max_length: int) -> list[Text]:
     return found
 
 
+def blocks(found: Sequence[Text]) -> list[Block]:
+    """Texts two by two where neighbours, in the order of their tokens, begin alike for long enough to be worth it."""
+    paired: list[Block] = []
+    number = 0
+    while number < len(found):
+        first = found[number]
+        second = found[number + 1] if number + 1 < len(found) else None
+        shared = _common(first.tokens, second.tokens) if second else 0
+        if shared >= _WORTH_SHARING:
+            paired.append(Block(first, second, shared))
+            number += 2
+        else:
+            paired.append(Block(first, None, len(first.tokens)))
+            number += 1
+    return paired
+
+
+def _common(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """How many tokens both begin with."""
+    for count, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return count
+    return min(len(left), len(right))
+
+
 def row_length(tokens: int) -> int:
-    """Of the row that a text of so many tokens goes into: four times as long, or once it is long, just long enough."""
+    """Of the row that so many tokens go into: four times as long, or once they are many, just long enough."""
     for length in _ROWS:
         if tokens <= length // 4:
             return length
@@ -151,34 +227,32 @@ def row_length(tokens: int) -> int:
 
 
 def fill(
-    asked: Sequence[Continuation],
-    found: Sequence[Text],
-    packed: Sequence[Sequence[Piece]],
-    rows: int,
-    length: int,
-    shards: int,
+    asked: Sequence[Continuation], packed: Sequence[Sequence[Block]], rows: int, length: int
 ) -> tuple[list[tuple[int, int, int, int]], dict[str, np.ndarray]]:
-    """A batch of `rows` rows of `length` tokens from some rows of texts; see `Scorer._batches`."""
+    """A batch of `rows` rows of `length` tokens from some rows of blocks; see `Scorer._batches`."""
     reading: list[tuple[int, int, int, int]] = []
     places: list[list[int]] = [[] for _ in range(rows)]
     targets: list[list[int]] = [[] for _ in range(rows)]
-    batch = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "segment_ids", "positions")}
-    for row, pieces in enumerate(packed):
+    batch = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "positions", "first_keys", "last_keys")}
+    batch["last_keys"][:] = -1  # padding sees nothing
+    for row, row_blocks in enumerate(packed):
         start = 0
-        for segment, piece in enumerate(pieces, 1):
-            text = found[piece.document]
-            at = slice(start, start + len(text.tokens))
-            batch["tokens"][row, at], batch["segment_ids"][row, at] = text.tokens, segment
-            batch["positions"][row, at] = np.arange(len(text.tokens))
-            for number in text.askers:
-                context, tokens = asked[number]
-                read = min(len(context) + len(tokens) - 1, len(text.tokens))
-                kept = tokens[-read:]  # where even the continuation is longer than the model reads
-                first = len(places[row])
-                places[row] += range(start + read - len(kept), start + read)
-                targets[row] += kept
-                reading.append((number, row, first, len(places[row])))
-            start += len(text.tokens)
+        for block in row_blocks:
+            at = slice(start, start + block.length)
+            positions, first_keys, last_keys = block.layout()
+            batch["tokens"][row, at], batch["positions"][row, at] = block.tokens(), positions
+            batch["first_keys"][row, at], batch["last_keys"][row, at] = start + first_keys, start + last_keys
+            for text in filter(None, (block.first, block.second)):
+                for number in text.askers:
+                    context, tokens = asked[number]
+                    read = min(len(context) + len(tokens) - 1, len(text.tokens))
+                    kept = tokens[-read:]  # where even the continuation is longer than the model reads
+                    begin = len(places[row])
+                    of_second = text is block.second
+                    places[row] += [start + block.place(of_second, p) for p in range(read - len(kept), read)]
+                    targets[row] += kept
+                    reading.append((number, row, begin, len(places[row])))
+            start += block.length
     width = max(_MIN_PLACES, _power_of_two(max(map(len, places))))
     for name, values in (("places", places), ("targets", targets)):
         batch[name] = np.zeros((rows, width), np.int32)

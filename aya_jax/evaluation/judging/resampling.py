@@ -138,7 +138,9 @@ def mean_estimate(
       units: that the smallest of them is of.
       confidence, percent: as `estimate`.
     """
-    value = float(np.mean([part.value for part in parts])) if parts else math.nan
+    if not parts:
+        return Estimate(math.nan)
+    value = float(np.mean([part.value for part in parts]))
     if any(math.isnan(part.low) for part in parts):
         return Estimate(value)
     return estimate(value, draws.mean(1), units, confidence, percent=percent)

@@ -33,6 +33,7 @@ def sharded_attention(
     segment_ids: jax.Array | None = None,
     causal: bool = True,
     window: int | None = None,
+    bounds: tuple[jax.Array, jax.Array] | None = None,
     scale: float | None = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -45,6 +46,8 @@ def sharded_attention(
       rules: which mesh axes split batch, sequence, heads and kv_heads. Where heads are split and kv_heads are not, each
         device takes the key heads that its query heads use.
       segment_ids: int32 [B, S], in the same order.
+      bounds: the first and the last key that each query sees, int32 [B, S] each, of a row in its own order, in place of all
+        that segments, causality and window say; the queries are in the order of `to_shards`.
       causal, window, scale, implementation: as in `attention`.
 
     Returns:
@@ -56,18 +59,25 @@ def sharded_attention(
     options = {"scale": scale, "implementation": implementation}
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
+        if bounds is not None:
+            return interval_attention(query, key, value, *bounds, **options)
         return attention(query, key, value, segment_ids=segment_ids, causal=causal, window=window, **options)
     specs = [partition_spec(rules, ("batch", "sequence", heads, None)) for heads in ("heads", "kv_heads", "kv_heads")]
     _check_divides(mesh, specs[0], query.shape, ("rows of a batch", "positions", "query heads"))
     _check_divides(mesh, specs[1], key.shape, ("rows of a batch", "positions", "key heads"))
     arrays, groups = [query, key, value], query.shape[2] // key.shape[2]
-    if segment_ids is not None:
-        arrays.append(segment_ids)
-        specs.append(partition_spec(rules, ("batch", "sequence")))
+    more = bounds if bounds is not None else () if segment_ids is None else (segment_ids,)
+    arrays += more
+    specs += len(more) * [partition_spec(rules, ("batch", "sequence"))]
 
-    def local(query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array | None = None) -> jax.Array:
+    def local(query: jax.Array, key: jax.Array, value: jax.Array, *more: jax.Array) -> jax.Array:
         if as_tuple(rules.heads) != as_tuple(rules.kv_heads):
             key, value = (used_heads(array, query.shape[2], groups, mesh, rules) for array in (key, value))
+        if bounds is not None:
+            if sequence_parts(rules) > 1:
+                key, value = (_gather(array, rules) for array in (key, value))
+            return interval_attention(query, key, value, *more, **options)
+        segments = more[0] if more else None
         if sequence_parts(rules) == 1:
             return attention(query, key, value, segment_ids=segments, causal=causal, window=window, **options)
         key, value, segments = (_gather(array, rules) for array in (key, value, segments))

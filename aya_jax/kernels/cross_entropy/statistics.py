@@ -52,9 +52,7 @@ def token_statistics(
             peak = jax.lax.pmax(own, layout.vocab)
             first = jax.lax.pmin(jnp.where(own == peak, first, jnp.iinfo(first.dtype).max), layout.vocab)
             down = own - peak
-            total, moment = jax.lax.psum(
-                (total * jnp.exp(down), (moment + total * down) * jnp.exp(down)), layout.vocab
-            )
+            total, moment = jax.lax.psum((total * jnp.exp(down), (moment + total * down) * jnp.exp(down)), layout.vocab)
         return TokenStatistics(jnp.log(total) - moment / total, first == targets)
 
     def local(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> TokenStatistics:

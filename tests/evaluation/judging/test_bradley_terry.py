@@ -263,9 +263,10 @@ def test_a_draw_without_a_model_s_games_says_nothing_of_it():
     wilson = stats.binomtest(6, 6).proportion_ci(0.95, method="wilson")
     assert found["y"].value == pytest.approx(87.5)
     assert 30.0 < found["y"].low < 87.5 < found["y"].high <= 100.0 * wilson.high
-    few = bradley_terry([g for g in games if g.model == "x" or g.prompt_id == "p0"]).languages["en"].win_rates
-    assert few["y"].value == pytest.approx(87.5)
-    assert math.isnan(few["y"].low)
+    few = bradley_terry([g for g in games if g.model == "x" or g.prompt_id == "p0"])
+    for rate in (few.languages["en"].win_rates["y"], few.macro["y"]):
+        assert rate.value == pytest.approx(87.5)
+        assert math.isnan(rate.low)
 
 
 def test_what_cannot_be_fitted_is_refused():
