@@ -10,6 +10,7 @@ from aya_jax.config.registry import Problem, configurable
 from aya_jax.inference.config import EngineConfig, SamplingConfig
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.parallel.config import MeshConfig
+from aya_jax.training.config import HookConfig
 
 
 @configurable
@@ -153,6 +154,21 @@ class CodeConfig:
             yield Problem("seconds", "above 0")
         if self.samples > 1 and not self.sampling.temperature:
             yield Problem("sampling.temperature", "above 0 where several programs are drawn")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkHookConfig(HookConfig):
+    """Benchmarks of a model while it trains: `TrainConfig.hooks = (@BenchmarkHookConfig(),)` (gin/train/benchmarks.gin).
+
+    Attributes:
+      every: steps between two times; None: after the last step only.
+      benchmarks: which, and how.
+    """
+
+    HOOK: ClassVar[str] = "aya_jax.evaluation.harness.hook:BenchmarkHook"
+
+    benchmarks: HarnessConfig
 
 
 @configurable

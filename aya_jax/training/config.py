@@ -164,6 +164,29 @@ class ValidationConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
+class HookConfig:
+    """Something that is done with the model while it trains, by a part of the code that training does not know: its own
+    configuration class derives from this one.
+
+    Attributes:
+      every: steps between two times; None: after the last step only.
+    """
+
+    HOOK: ClassVar[str] = ""
+    """ "module:function" that is called with this configuration and a `hooks.Setting`, and gives a `hooks.Hook`."""
+
+    every: int | None = None
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a number below 1, and a hook that is none."""
+        if self.every is not None and self.every < 1:
+            yield Problem("every", "at least 1, or None")
+        if not self.HOOK:
+            yield Problem("every", "a class that derives from HookConfig and does something: @BenchmarkHookConfig()")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where numbers go besides `metrics.jsonl`, and how often.
 
@@ -216,6 +239,7 @@ class TrainConfig:
         token table a step; of held-out text they are measured in any case.
       guard: when a step is skipped.
       validation: what is measured on held-out text, and when.
+      hooks: what else is done with the model on the way, such as benchmarks (gin/train/benchmarks.gin).
       checkpoints: what is saved, and when.
       mesh: the shape of the device mesh.
       precision: number formats and rematerialisation.
@@ -228,6 +252,7 @@ class TrainConfig:
         "mesh",
         "tracking",
         "checkpoints",
+        "hooks",
         "precision.remat",
         "precision.unroll",
         "precision.attention",
@@ -254,6 +279,7 @@ class TrainConfig:
     token_statistics: bool = False
     guard: GuardConfig = field(default_factory=GuardConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    hooks: tuple[HookConfig, ...] = ()
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)

@@ -27,6 +27,7 @@ from aya_jax.training.clock import Clock
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.console import make_console
 from aya_jax.training.document_numbers import attach_numbers
+from aya_jax.training.hooks import Hooks, Setting
 from aya_jax.training.monitor import Monitor
 from aya_jax.training.objective import check_stores, joining, make_model, make_objective
 from aya_jax.training.objective_validation import ObjectiveValidator
@@ -96,6 +97,7 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
     validator = make_validator(config, model, mesh, loader)
     if isinstance(validator, ObjectiveValidator):
         attach_numbers(config, base_model(model), mesh, loader, validator, console)
+    hooks = Hooks(config.hooks, Setting(config, base_model(model), mesh, console))
     with (
         StopRequest(jax.process_count()) as stop,
         Checkpoints(config.run_dir, config.checkpoints, console.print) as checkpoints,
@@ -119,6 +121,10 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                     trackers.write(
                         monitor.stamp(first, "validation") | validator.measure(join(state.params, state.frozen))
                     )
+            for hook in hooks.due(first):  # ended between saving and measuring
+                if hook.kind not in trackers.kinds_at_start:
+                    numbers = hook.measure(join(state.params, state.frozen), first)
+                    trackers.write(monitor.stamp(first, hook.kind) | numbers)
             for done in range(first + 1, config.steps + 1):
                 with clock.timing("data"):
                     batch = place(next(batches), mesh, model.rules)
@@ -140,6 +146,11 @@ def train(resolved: Resolved[TrainConfig], mesh: Mesh, loader: BatchLoader, cons
                         trackers.write(
                             monitor.stamp(done, "validation") | validator.measure(join(state.params, state.frozen))
                         )
+                for hook in hooks.due(done):
+                    monitor.flush(clock)
+                    with clock.timing("validation"):
+                        numbers = hook.measure(join(state.params, state.frozen), done)
+                        trackers.write(monitor.stamp(done, hook.kind) | numbers)
             checkpoints.wait()
     report_end(console, config, int(state.step), stop)
     return Trained(int(state.step), join(state.params, state.frozen))

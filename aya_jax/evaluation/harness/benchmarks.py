@@ -7,6 +7,7 @@ import fnmatch
 import logging
 import numbers
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,20 @@ from rich.console import Console
 
 from aya_jax.config import Resolved, UserError
 from aya_jax.config.errors import did_you_mean, near_names
+from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
-from aya_jax.evaluation.harness.language_model import HarnessModel
+from aya_jax.evaluation.harness.language_model import HarnessModel, Score
 from aya_jax.evaluation.harness.local_data import MissingRows, reading_from
 from aya_jax.evaluation.harness.names import describe, item_name
 from aya_jax.evaluation.harness.own_tasks import own_tasks
 from aya_jax.evaluation.harness.scoring import Scorer
 from aya_jax.evaluation.harness.task_index import TaskIndex
 from aya_jax.evaluation.results import Sample, write
-from aya_jax.evaluation.subject import Subject, known_summary, tracker
+from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
 from aya_jax.evaluation.tables import show
 from aya_jax.evaluation.translation import corpus_scores
+from aya_jax.inference.protocol import Generator
 from aya_jax.interop.model_dir import ModelDir
 from aya_jax.models.transformer import Transformer
 
@@ -114,15 +117,44 @@ def load_tasks(config: HarnessConfig, say: Callable[[str], None]) -> dict[str, A
 def evaluate(
     config: HarnessConfig, tasks: dict[str, Any], subject: Subject, answers: Answers, console: Console
 ) -> tuple[list[Sample], dict[str, Any]]:
-    """Records of every question, and what the harness makes of them itself."""
+    """As `ask_all`, of a model on disk."""
     max_length = subject.max_length(config.max_length)
     scorer = Scorer(subject.model, subject.mesh, max_length=max_length, batch_tokens=config.batch_tokens)
-    harness_model = HarnessModel(
+    return ask_all(
+        config,
+        tasks,
         lambda asked, answer: scorer.score(subject.params(), asked, answer),
         lambda: subject.generator(config.engine, max_length),
         subject.tokenizer,
         answers,
         tracker(console),
+        max_length,
+    )
+
+
+def ask_all(
+    config: HarnessConfig,
+    tasks: dict[str, Any],
+    score: Score,
+    open_generator: Callable[[], AbstractContextManager[Generator]],
+    tokenizer: ChatTokenizer,
+    answers: Answers,
+    track: Track,
+    max_length: int,
+) -> tuple[list[Sample], dict[str, Any]]:
+    """Records of every question, and what the harness makes of them itself.
+
+    Args:
+      config: how questions are put.
+      tasks: from `load_tasks`.
+      score, open_generator, tokenizer, answers, track, max_length: as `HarnessModel` takes them.
+    """
+    harness_model = HarnessModel(
+        score,
+        open_generator,
+        tokenizer,
+        answers,
+        track,
         max_length=max_length,
         max_tokens=config.max_tokens,
         seed=config.seed,
