@@ -274,8 +274,8 @@ def differences_table(models: Sequence[Model], benchmarks: Sequence[Benchmark], 
         f"differences-{place}",
         f"{models[place + 1].name} less {models[0].name}",
         "On the questions that both were asked, pair by pair. Grey: not told from nothing. p is adjusted for all languages of "
-        "a benchmark (for the means: all benchmarks) by Holm's method; the smallest difference is what a comparison of this size "
-        "finds in 4 of 5 cases.",
+        "a benchmark (for the means: all benchmarks) by Holm's method; the smallest difference is what a comparison of this "
+        "size finds in 4 of 5 cases.",
         (
             Column("benchmark", numeric=False),
             Column("language", numeric=False),

@@ -115,7 +115,11 @@ def test_languages_are_of_text_and_domains_of_everything():
     }
     names = ("bits_per_byte", "entropy", "mean_token_accuracy")
     assert by_tag(results, tags) == pytest.approx(
-        {f"{group}/{name}": value for group, values in expected.items() for name, value in zip(names, values, strict=True)}
+        {
+            f"{group}/{name}": value
+            for group, values in expected.items()
+            for name, value in zip(names, values, strict=True)
+        }
     )
 
 

@@ -22,6 +22,7 @@ from aya_jax.config.errors import did_you_mean, near_names
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
+from aya_jax.evaluation.harness.analyse import analyse
 from aya_jax.evaluation.harness.language_model import HarnessModel, Score
 from aya_jax.evaluation.harness.local_data import MissingRows, reading_from
 from aya_jax.evaluation.harness.names import describe, item_name
@@ -66,7 +67,7 @@ def run(
     if summary is None:
         with subject.answers(file, console) as answers:
             samples, reported = evaluate(config, tasks, subject, answers, console)
-        more = {"reported_by_harness": reported, "corpus_scores": translation_scores(samples)}
+        more = {"reported_by_harness": reported, "corpus_scores": translation_scores(samples)} | analyse(samples)
         summary = write(file, heading | more, samples)
     show(console, summary)
 

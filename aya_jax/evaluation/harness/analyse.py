@@ -1,0 +1,94 @@
+"""What the harness lacks, from the records of one run: calibration, and Global-MMLU's culturally sensitive part."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from aya_jax.config import UserError
+from aya_jax.evaluation.analyses.calibration import calibration
+from aya_jax.evaluation.analyses.global_mmlu import accuracy, counted, spread, tabulate
+from aya_jax.evaluation.analyses.records import ChoiceRecord
+from aya_jax.evaluation.analyses.resampling import Estimate
+from aya_jax.evaluation.results import Sample
+
+BINS = 10
+_GLOBAL_MMLU, _LABEL = "global_mmlu", "cultural_sensitivity_label"
+
+
+def analyse(samples: Iterable[Sample]) -> dict[str, Any]:
+    """By name, what can be said of these records; nothing where none are of that kind.
+
+    `calibration`: of each family of multiple-choice tasks, over all its languages: expected calibration error with ten bins of
+    equal mass and with one, Brier score, and the reliability table. `global_mmlu`: accuracy on annotated (MA), culturally
+    sensitive (CS) and agnostic (CA) questions by language, and mean and deviation over languages by resource level.
+    """
+    families: dict[str, list[ChoiceRecord]] = defaultdict(list)
+    annotated: list[ChoiceRecord] = []
+    for sample in samples:
+        record = _record(sample)
+        if record is None:
+            continue
+        families[sample.family].append(record)
+        if sample.family.startswith(_GLOBAL_MMLU) and _LABEL in sample.doc and "sample_id" in sample.doc:
+            annotated.append(dataclasses.replace(record, id=str(sample.doc["sample_id"])))
+    found: dict[str, Any] = {}
+    calibrated = {name: _calibration(records) for name, records in families.items() if len(records) >= BINS}
+    if calibrated:
+        found["calibration"] = calibrated
+    if annotated:
+        found["global_mmlu"] = _global_mmlu(annotated)
+    return found
+
+
+def _record(sample: Sample) -> ChoiceRecord | None:
+    """Of a question with a log-probability for each choice and a number for the right one."""
+    label = sample.target
+    if not sample.log_probs or not isinstance(label, int) or not 0 <= label < len(sample.log_probs):
+        return None
+    right = bool(sample.metrics.get("acc", float(sample.prediction == label)))
+    return ChoiceRecord(sample.item, sample.language, right, label, tuple(sample.log_probs), sample.doc)
+
+
+def _calibration(records: list[ChoiceRecord]) -> dict[str, Any]:
+    fine, coarse = calibration(records, BINS), calibration(records, 1)
+    return {
+        "n": fine.count,
+        "ece": _plain(fine.ece),
+        "ece_one_bin": _plain(coarse.ece),
+        "brier": _plain(fine.brier),
+        "confidence": fine.confidence.value,
+        "accuracy": fine.accuracy.value,
+        "bins": [each._asdict() for each in fine.bins],
+    }
+
+
+def _global_mmlu(records: list[ChoiceRecord]) -> dict[str, Any]:
+    try:
+        answers = tabulate(records, "Global-MMLU")
+    except UserError as error:  # the scores stand; this part of the story is missing and says why
+        return {"error": str(error)}
+    return {
+        "counts": {category: counts._asdict() for category, counts in counted(answers).items()},
+        "accuracy": {
+            subset: {language: _plain(found) for language, found in languages.items()}
+            for subset, languages in accuracy(answers).items()
+        },
+        "spread": {
+            subset: {group: _plain(found) for group, found in groups.items()}
+            for subset, groups in spread(answers).items()
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Estimates and what holds them as JSON has them."""
+    if isinstance(value, Estimate):
+        return value._asdict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    return list(value) if isinstance(value, tuple) else value
