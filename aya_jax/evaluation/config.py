@@ -77,7 +77,7 @@ class HarnessConfig:
     max_tokens: int = 256
     max_length: int | None = None
     batch_tokens: int = 2048
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, numbers out of range, and what only a conversation has."""
@@ -131,7 +131,7 @@ class CodeConfig:
     seconds: float = 10.0
     memory_mib: int = 1024
     workers: int = 2
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
 
     def validate(self) -> Iterator[Problem]:
         """Yields unknown benchmarks and numbers out of range."""

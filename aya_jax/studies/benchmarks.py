@@ -179,7 +179,9 @@ def sentences(models: Sequence[Model], benchmarks: Sequence[Benchmark]) -> list[
             if against is None:
                 continue
             macro, scale = against.macro, _scale(benchmark.metric)
-            size = f"{_signed(macro.interval, scale)} on {benchmark.family}"
+            size = (
+                f"{_signed(macro.interval, scale)} on {benchmark.family}, p {macro.adjusted:.3f} among all benchmarks"
+            )
             if is_finding(macro):
                 word = "better" if macro.interval.estimate > 0 else "worse"
                 found.append(f"{model.name} is {word} than {models[0].name}: {size}.")

@@ -67,7 +67,9 @@ def test_a_planted_difference_is_found_where_it_is(tmp_path, answers):
     assert found["ar"].interval.estimate == 0
     assert against.macro.interval.estimate == pytest.approx(gain / 3)
     (sentence,) = benchmarks.sentences(models, [quiz])
-    assert re.fullmatch(r"b is better than a: \+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\) on quiz\.", sentence)
+    assert re.fullmatch(
+        r"b is better than a: \+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\) on quiz, p 0\.\d+ among all benchmarks\.", sentence
+    )
     (turned,) = benchmarks.sentences(*compared(tmp_path / "b", tmp_path / "a"))
     assert turned.startswith("a is worse than b: -")
 

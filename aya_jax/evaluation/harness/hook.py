@@ -70,7 +70,7 @@ class BenchmarkHook:
             self._config,
             self._tasks,
             lambda asked, answer: self._scorer.score(params, asked, answer),
-            lambda: self._generator(params),
+            lambda longest: self._generator(params, longest),
             self._tokenizer,
             Unkept(),
             _silent,
@@ -99,8 +99,8 @@ class BenchmarkHook:
         }
 
     @contextlib.contextmanager
-    def _generator(self, params: Any) -> Iterator[LocalGenerator]:
-        config = dataclasses.replace(self._config.engine, max_length=self._config.engine.max_length or self._max_length)
+    def _generator(self, params: Any, longest: int) -> Iterator[LocalGenerator]:
+        config = dataclasses.replace(self._config.engine, max_length=self._config.engine.max_length or longest)
         with jax.set_mesh(self._setting.mesh):
             engine = Engine(self._setting.model, params, config)
         with LocalGenerator(engine, self._tokenizer, self._setting.mesh, "model", lambda: "") as opened:

@@ -51,8 +51,9 @@ class TaskIndex:
 
         It raises a UserError for a task that runs what a model writes, which the harness would do in this process.
         """
-        folders = sorted({self._theirs["folders"][name] for name in names if name not in self._own})
-        if set(folders) & {"", *self._theirs["far"]}:
+        theirs = [name for name in names if name not in self._own]
+        folders = sorted({self._theirs["folders"][name] for name in theirs})
+        if "" in folders or set(theirs) & set(self._theirs["far"]):
             manager = TaskManager(include_path=self._more or None)
         else:
             manager = TaskManager(
@@ -78,7 +79,7 @@ def _read(file: Path) -> dict | None:
 
 
 def _make(file: Path | None) -> dict:
-    """Names with the first folder below the harness's; names of tasks alone; folders whose groups refer to other folders."""
+    """Names with the first folder below the harness's; names of tasks alone; names of groups that refer to other folders."""
     manager = TaskManager()
     folders: dict[str, str] = {}
     for name, entry in manager.task_index.items():
@@ -88,7 +89,7 @@ def _make(file: Path | None) -> dict:
         homes = {folders[task] for task in manager.task_index[tag].tags if task in folders}
         folders[tag] = homes.pop() if len(homes) == 1 else ""
     far = {
-        folders[group]
+        group
         for group in manager.all_groups
         if any(folders.get(child, folders[group]) != folders[group] for child in _children(manager, group))
     }

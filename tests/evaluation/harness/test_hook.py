@@ -66,6 +66,7 @@ def test_the_last_step_s_numbers_are_those_of_aya_evaluate(workplace):
         assert mine.log_probs == pytest.approx(theirs.log_probs, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_the_same_numbers(workplace):
     folder, file, _ = workplace
     process = small_run.start("train", file, f"--gin.RUN_DIR={folder / 'killed'}")

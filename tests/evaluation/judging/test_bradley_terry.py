@@ -94,6 +94,7 @@ def test_every_fit_of_a_batch_is_the_optimum_that_scipy_finds(l2):
         np.testing.assert_allclose(found[k], theirs.x, atol=1e-5)
 
 
+@pytest.mark.parity
 def test_torch_finds_the_same_optimum():
     torch = pytest.importorskip("torch")
     x, y, weight, _ = problem(draws=1)

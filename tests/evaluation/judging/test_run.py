@@ -180,14 +180,15 @@ def test_harm_by_part_relative_to_another_model(monkeypatch, tmp_path):
     assert summary["over_refusal"]["overall"]["judged"] == 20
 
 
-def test_a_model_of_ours_on_the_bench(tmp_path, files):
+def test_a_model_of_ours_on_the_bench(tmp_path):
+    files = [f"{name.upper()}={answers(tmp_path / f'{name}.jsonl', [name])}" for name in ("answers", "baseline")]
     model = write_random_model(tmp_path / "tiny", shape(32, 2, 2048))
     arguments = [
         f"--gin.{b}" for b in (*files, f"RUN_DIR={tmp_path}", f"JUDGE_DIR={model}", "JudgeConfig.max_tokens=4")
     ]
     assert main(["judge", str(ROOT / "gin/judge/arena_hard.gin"), *arguments]) == 0
     summary = read_summary(tmp_path / "evaluations" / "judged.json")
-    assert summary["audit"]["all"]["games"] == 48
+    assert summary["audit"]["all"]["games"] == 4
 
 
 @pytest.mark.parametrize(
