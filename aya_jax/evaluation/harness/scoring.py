@@ -22,8 +22,8 @@ from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.sharding import replicated
 from aya_jax.training.placement import batch_shards, place
 
-_ROWS = (512, 1024)  # lengths of rows that several texts share; longer texts have rows of their own
-_MIN_PLACES = 32
+_ROWS = (256, 512, 1024)  # lengths of rows that several texts share; longer texts have rows of their own
+_PLACES = 32  # places of a row that are asked for: a multiple of this
 _WORTH_SHARING = 4  # tokens
 
 
@@ -166,9 +166,10 @@ class Scorer:
             found = sorted(by_length[length], key=lambda block: -block.length)
             packed = first_fit([block.length for block in found], length)
             step = self._rows(length, len(packed))
+            rows = [[found[piece.document] for piece in pieces] for pieces in packed]
+            width = _round_up(max(_asked_for(asked, row) for row in rows), _PLACES)
             for first in range(0, len(packed), step):
-                rows = [[found[piece.document] for piece in pieces] for pieces in packed[first : first + step]]
-                yield fill(asked, rows, step, length)
+                yield fill(asked, rows[first : first + step], step, length, width)
 
     def _rows(self, length: int, needed: int) -> int:
         """Rows of a batch: as many as `batch_tokens` allow, no more than are needed, a multiple of what the mesh divides."""
@@ -227,9 +228,9 @@ def row_length(tokens: int) -> int:
 
 
 def fill(
-    asked: Sequence[Continuation], packed: Sequence[Sequence[Block]], rows: int, length: int
+    asked: Sequence[Continuation], packed: Sequence[Sequence[Block]], rows: int, length: int, width: int
 ) -> tuple[list[tuple[int, int, int, int]], dict[str, np.ndarray]]:
-    """A batch of `rows` rows of `length` tokens from some rows of blocks; see `Scorer._batches`."""
+    """A batch of `rows` rows of `length` tokens, `width` of them asked for, from some rows of blocks; see `Scorer._batches`."""
     reading: list[tuple[int, int, int, int]] = []
     places: list[list[int]] = [[] for _ in range(rows)]
     targets: list[list[int]] = [[] for _ in range(rows)]
@@ -253,12 +254,21 @@ def fill(
                     targets[row] += kept
                     reading.append((number, row, begin, len(places[row])))
             start += block.length
-    width = max(_MIN_PLACES, _power_of_two(max(map(len, places))))
     for name, values in (("places", places), ("targets", targets)):
         batch[name] = np.zeros((rows, width), np.int32)
         for row, row_values in enumerate(values):
             batch[name][row, : len(row_values)] = row_values
     return reading, batch
+
+
+def _asked_for(asked: Sequence[Continuation], row: Sequence[Block]) -> int:
+    """Tokens that a row's texts are asked for."""
+    texts_of_row = (text for block in row for text in (block.first, block.second) if text)
+    return sum(min(len(asked[n].tokens), len(text.tokens)) for text in texts_of_row for n in text.askers)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _collect(reading: list[tuple[int, int, int, int]], scored: tuple[jax.Array, jax.Array]) -> dict[int, Likelihood]:
