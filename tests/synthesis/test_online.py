@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from aya_jax.cli import main
 from aya_jax.config import ConfigError, resolve
 from aya_jax.data.chat import Message
 from aya_jax.interop.model_dir import find_model
@@ -298,6 +299,24 @@ def test_a_reward_model_scores_as_it_was_measured(workplace, reward_run):
     )
     assert unjudged[0] == pytest.approx(rewards[0, 0], abs=1e-5)
     assert np.isnan(unjudged[1:]).all()
+
+
+def test_a_reward_model_judges_pairs_and_answers(workplace, reward_run, tmp_path, capsys):
+    """`aya judge` with the reward model: it agrees with the labels that it was trained on, and has no favourite place."""
+    rows = [
+        {"input": pair["prompt"], "output_1": pair[first], "output_2": pair[second], "label": 1 + (first == "rejected")}
+        for n, pair in enumerate(PAIRS)
+        for first, second in [("chosen", "rejected") if n % 2 else ("rejected", "chosen")]
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = ["gin/judge/agreement.gin", "gin/judge/reward.gin"]
+    bindings = [f"--gin.JUDGE_DIR={reward_run}", f"--gin.PAIRS=('{file}',)", f"--gin.RUN_DIR={tmp_path}"]
+    assert main(["judge", *(str(tuning.ROOT / name) for name in judge), *bindings]) == 0
+    summary = json.loads((tmp_path / "evaluations" / "judged.json").read_text())
+    assert summary["agreement"]["all"]["accuracy"]["value"] > 90
+    assert summary["audit"]["all"]["flip_rate"] == 0
+    assert "answers to be scored" in capsys.readouterr().out
 
 
 def _is_held_out(workplace, pair):

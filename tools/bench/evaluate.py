@@ -4,10 +4,11 @@
 
 Real rows of XCOPA (5 languages, 200 each: log-probabilities) and of MGSM (German and Chinese, 40 each: answers of up to 256
 tokens), a random model and a byte-level BPE of its vocabulary's size, trained on the same folder's corpus. Each side is a
-process of its own from its start to its results, in turn; medians of wall time, with imports, reading tasks, loading weights and
-(ours) compiled programs and the task index kept from the run before, which is not counted. The peer runs `lm_eval.evaluate`
-over `HFLM` in float32 with its batch size; its rows come from the same folder. Scores of both are compared at the end. Then ours
-alone: statistics over 100,000 records of multiple-choice questions. Needs torch and transformers.
+process of its own from its start to its results, in turn; medians of wall time, with imports, reading tasks, loading
+weights and (ours) compiled programs and the task index kept from the run before, which is not counted. The peer runs
+`lm_eval.evaluate` over `HFLM` in float32 with its batch size; its rows come from the same folder. Scores of both are
+compared at the end. Then ours alone: statistics over 100,000 records of multiple-choice questions. Needs torch and
+transformers.
 """
 
 from __future__ import annotations
