@@ -51,9 +51,8 @@ def main() -> None:
     peak = arguments.bandwidth * 1e9 if arguments.bandwidth else published_bandwidth(device.device_kind)
     of = f"{peak / 1e9:,.0f} GB/s" if peak else "a bandwidth that is not known: give --bandwidth"
     print(f"{Path(arguments.model).stem}, {dtype}, {device.device_kind}, JAX {jax.__version__}, shares of {of}\n")
-    print(
-        "| batch | context | ms a step | tokens/s | GB a step | GB/s | share |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-    )
+    print("| batch | context | ms a step | tokens/s | GB a step | GB/s | share |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     config = read_model(arguments.model)
     for batch in arguments.batches:
         seconds, place = step_seconds(config, dtype, batch, arguments.context)
