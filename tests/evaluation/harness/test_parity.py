@@ -63,8 +63,10 @@ def assert_same(found, summary, samples):
             if sample.log_probs:
                 theirs = [float(response[0]) for response in row["filtered_resps"]]
                 assert list(sample.log_probs) == pytest.approx(theirs, abs=1e-4)
-            elif row["filter"] in ("none", "remove_whitespace") and len(rows) == len(by_id):
-                assert sample.prediction == row["filtered_resps"][0]
+            elif (
+                row["filter"] == rows[-1]["filter"]
+            ):  # where several read an answer, a record keeps what the last one read
+                assert sample.prediction == _first(row["filtered_resps"])
 
 
 @pytest.mark.parametrize("few_shot", [None, 2])
@@ -84,3 +86,10 @@ def test_invented_questions_score_the_same(model, tmp_path, few_shot, chat):
 def test_real_rows_score_the_same(model, tmp_path, tasks):
     config = HarnessConfig(tasks=tasks, data_dir=DATA, limit=12)
     assert_same(theirs(model, config), *ours(model, config, tmp_path))
+
+
+def _first(responses):
+    """The text in a list of lists."""
+    while isinstance(responses, list | tuple):
+        responses = responses[0]
+    return responses
