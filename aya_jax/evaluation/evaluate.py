@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from aya_jax.config import Resolved
+from aya_jax.config import Resolved, UserError
 from aya_jax.evaluation.config import CodeConfig, EvaluateConfig, HarnessConfig
 from aya_jax.interop.model_dir import ModelDir, find_model, trained_with
 from aya_jax.models.config import PrecisionConfig
@@ -36,7 +36,10 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
     model = Transformer(found.config, precision, config.mesh.logical_axes)
     file = results_file(config, found)
     if isinstance(config.measure, HarnessConfig):
-        from aya_jax.evaluation.harness import benchmarks  # lm-evaluation-harness takes seconds to import
+        try:
+            from aya_jax.evaluation.harness import benchmarks  # lm-evaluation-harness takes seconds to import
+        except ModuleNotFoundError as error:
+            raise UserError(f"benchmarks need {error.name}: pip install 'aya_jax[eval]'") from error
 
         benchmarks.run(resolved, found, model, mesh, file, console)
     elif isinstance(config.measure, CodeConfig):

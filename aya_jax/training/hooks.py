@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from jax.sharding import Mesh
 from rich.console import Console
 
+from aya_jax.config import UserError
 from aya_jax.models.transformer import Transformer
 from aya_jax.training.config import HookConfig, TrainConfig
 
@@ -59,4 +60,7 @@ class Hooks:
 
 def _load(path: str) -> Any:
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"TrainConfig.hooks: {path} needs {error.name}, which is not installed") from error

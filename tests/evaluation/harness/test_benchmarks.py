@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,15 @@ def test_tasks_that_cannot_be_had_are_named(benchmark, tasks, message):
     config = HarnessConfig(tasks=tasks, task_dirs=benchmark[:1], data_dir=benchmark[1])
     with pytest.raises(UserError, match=message):
         benchmarks.load_tasks(config, pytest.fail)
+
+
+def test_without_the_harness_it_says_what_to_install(model, benchmark, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    for name in [name for name in sys.modules if name.startswith("aya_jax.evaluation.harness")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("aya_jax.evaluation.harness", raising=False)
+    assert main(arguments(model, benchmark, tmp_path, ("tiny_de",))) == 1
+    assert "benchmarks need lm_eval: pip install 'aya_jax[eval]'" in capsys.readouterr().err
 
 
 def test_what_a_pattern_leaves_out_is_said(benchmark):
