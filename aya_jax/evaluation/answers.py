@@ -33,21 +33,25 @@ class Answers:
         self.file, self._known = file, {}
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = file.open("a+b")
+            self._handle = file.open("ab", buffering=0)  # what could not be written is not tried again at the end
         except OSError as error:
             raise unwritable(file, error) from error
-        self._handle.seek(0)
+        self._handle.truncate(self._read())
+
+    def _read(self) -> int:
+        """Takes in the whole lines; gives how many bytes they are."""
         whole = 0
-        for line in self._handle:
-            try:
-                key, value = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                break
-            self._known[key] = value
-            whole += len(line)
-        self._handle.truncate(whole)
+        with self.file.open("rb") as lines:
+            for line in lines:
+                try:
+                    key, value = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                self._known[key] = value
+                whole += len(line)
+        return whole
 
     def __len__(self) -> int:
         return len(self._known)
@@ -64,8 +68,9 @@ class Answers:
         """
         lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in found.items())
         try:
-            self._handle.write(lines.encode("utf-8", "surrogatepass"))
-            self._handle.flush()
+            left = memoryview(lines.encode("utf-8", "surrogatepass"))
+            while left:
+                left = left[self._handle.write(left) :]
         except OSError as error:
             raise UserError(
                 f"{self.file}: {error.strerror}; what was answered before is kept: make room, and start again"

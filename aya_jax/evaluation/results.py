@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import numbers
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -83,11 +85,13 @@ def read_samples(file: Path) -> list[Sample]:
     """
     path, names = samples_file(file), {field.name for field in dataclasses.fields(Sample)}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # texts may hold other characters that end lines
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; run `aya evaluate` again") from error
     samples = []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             fields = json.loads(line)
             samples.append(Sample(**{name: value for name, value in fields.items() if name in names}))
@@ -96,6 +100,23 @@ def read_samples(file: Path) -> list[Sample]:
                 f"{path}, line {number}: not a record of a benchmark ({error}); run `aya evaluate` again"
             ) from error
     return samples
+
+
+def plain(value: Any) -> Any:
+    """What JSON has a form for: dataclasses and named tuples as objects, what is no number as null, functions by name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)
 
 
 def tabulate(samples: Iterable[Sample]) -> dict[tuple[str, str], Scores]:

@@ -41,6 +41,20 @@ def by_task(values: jax.Array, weights: jax.Array, task_ids: jax.Array, num_task
     )
 
 
+def lowest(values: jax.Array, weights: jax.Array, task_ids: jax.Array, num_tasks: int) -> WeightedSum:
+    """Each task's lowest value in a batch, which counts as one: summed over batches, their mean, as TRL logs extremes.
+
+    Args:
+      values, weights: [B, N]; what has no weight is left out.
+      task_ids: int32 [B, N].
+      num_tasks: how many tasks they tell apart.
+    """
+    there = (jnp.arange(num_tasks, dtype=task_ids.dtype)[:, None, None] == task_ids[None]) & (weights > 0)
+    found = jnp.min(jnp.where(there, values, jnp.inf), axis=(1, 2))
+    known = jnp.any(there, axis=(1, 2))
+    return WeightedSum(jnp.where(known, found, 0.0), known.astype(jnp.float32))
+
+
 def token_metrics(
     scores: Any, entropy_weights: jax.Array, accuracy_weights: jax.Array, task_ids: jax.Array, num_tasks: int
 ) -> Metrics:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aya_jax.objectives.config import MARGINS, RewardConfig
-from aya_jax.objectives.metrics import Metrics, weighted
+from aya_jax.objectives.metrics import Metrics, WeightedSum, lowest, weighted
 from aya_jax.objectives.pairs import Pairs, answer_lengths, pair_weights, sum_pairs
 
 
@@ -38,7 +38,8 @@ def bradley_terry(
 
     Returns:
       the loss, and metrics by TRL's names: `accuracy` (how often the chosen answer's reward is the higher), `margin`,
-      `mean_reward`, each by task, a pair weighing 1.
+      `mean_reward`, each by task, a pair weighing 1; `min_reward` and `max_reward`, the lowest and highest of a task's
+      answers in the batch, a batch weighing 1.
     """
     rewards = last_of_pairs(apply_fn(params, batch, rng), batch["segment_ids"])
     weights = pair_weights(answer_lengths(batch))
@@ -52,7 +53,12 @@ def bradley_terry(
         "margin": difference,
         "mean_reward": (rewards.chosen + rewards.rejected) / 2,
     }
-    return weighted(numbers, weights, batch["task_ids"], num_tasks)
+    loss, metrics = weighted(numbers, weights, batch["task_ids"], num_tasks)
+    tasks = batch["task_ids"][:, : weights.shape[1]]
+    metrics["min_reward"] = lowest(jnp.minimum(*rewards), weights, tasks, num_tasks)
+    highest = lowest(-jnp.maximum(*rewards), weights, tasks, num_tasks)
+    metrics["max_reward"] = WeightedSum(-highest.sum, highest.weight)
+    return loss, metrics
 
 
 def last_of_pairs(values: jax.Array, segment_ids: jax.Array) -> Pairs:

@@ -60,7 +60,8 @@ def test_a_full_disk_is_named():
     answers = Answers.__new__(Answers)
     from pathlib import Path
 
-    answers.file, answers._known, answers._handle = Path("/dev/full"), {}, open("/dev/full", "ab")  # noqa: SIM115
+    answers.file, answers._known = Path("/dev/full"), {}
+    answers._handle = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
     with pytest.raises(UserError, match="No space left on device; what was answered before is kept"):
         answers.put({"q": "a" * 100_000})
     assert len(answers) == 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aya_jax.objectives.config import RewardConfig
-from aya_jax.objectives.metrics import mean, total
+from aya_jax.objectives.metrics import add, mean, total
 from aya_jax.objectives.reward import bradley_terry
 from tests.objectives.rows_of_pairs import make_answers, pack
 
@@ -104,3 +104,20 @@ def test_loss_and_metrics_equal_trl(config):
     np.testing.assert_allclose(ours, float(theirs), rtol=1e-5)
     for name in ("accuracy", "margin", "mean_reward"):
         np.testing.assert_allclose(mean(total(metrics[name])), stub._metrics["train"][name][0], rtol=1e-4, err_msg=name)
+    _, together = bradley_terry(
+        model, jnp.float32(1), batch | {"task_ids": 0 * batch["task_ids"]}, None, config=config, num_tasks=1
+    )
+    for name in ("min_reward", "max_reward"):
+        np.testing.assert_allclose(mean(together[name])[0], stub._metrics["train"][name][0], rtol=1e-4, err_msg=name)
+
+
+def test_extremes_are_of_a_task_s_answers_in_a_batch_and_their_mean_over_batches():
+    answers = make_answers(8, 7)
+    batch, last = rewarded([answers[:6], answers[6:], []], seed=3)
+    _, metrics = bradley_terry(model, jnp.float32(1), batch, None, config=RewardConfig(), num_tasks=3)
+    ends = [last[:6], last[6:]]
+    np.testing.assert_allclose(metrics["min_reward"].sum, [*(part.min() for part in ends), 0], rtol=1e-5)
+    np.testing.assert_allclose(metrics["max_reward"].sum, [*(part.max() for part in ends), 0], rtol=1e-5)
+    assert metrics["min_reward"].weight.tolist() == [1, 1, 0]
+    twice = add({"a": metrics["max_reward"]}, {"a": metrics["max_reward"]})["a"]
+    np.testing.assert_allclose(mean(twice)[:2], [part.max() for part in ends], rtol=1e-5)

@@ -9,10 +9,9 @@ which the row does not say.
 
 from __future__ import annotations
 
-import json
 import math
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,25 +40,6 @@ class ChoiceRecord:
     label: int | None = None
     scores: tuple[float, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_jsonl(path: Path | str) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file; empty lines are passed over.
-
-    Raises:
-      UserError: a line is no JSON object.
-    """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}:{number}: no JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a {type(row).__name__}; each line is a JSON object")
-            yield row
 
 
 def choice_records(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_BLOCK = 4_000_000  # numbers in one table of counts: 32 MB
+from aya_jax.evaluation.statistics import resample_counts
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Copies of each sample, float64 [R, N] → results [R, ...]; NaN where a resample leaves the result undefined."""
@@ -107,16 +107,8 @@ def estimate_sums(statistic: Statistic, columns: np.ndarray, bootstrap: Bootstra
 
 
 def resample(size: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
-    """Counts of each of `size` samples in draws with replacement: float64 [r, size], rows of which sum to `size`.
-
-    All resamples come in blocks, which keep the table small; which block a row is in does not change it.
-    """
-    rng = np.random.default_rng(bootstrap.seed)
-    rows = max(1, _BLOCK // max(size, 1))
-    for start in range(0, bootstrap.resamples, rows):
-        count = min(rows, bootstrap.resamples - start)
-        drawn = rng.integers(size, size=(count, size)) + np.arange(count)[:, None] * size
-        yield np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(np.float64)
+    """Counts of each of `size` samples in draws with replacement: float64 [r, size], rows of which sum to `size`."""
+    return resample_counts(size, bootstrap.resamples, bootstrap.seed)
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

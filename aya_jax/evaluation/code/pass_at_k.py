@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aya_jax.config import UserError
+from aya_jax.evaluation.statistics import column_means
 
 _RESAMPLES = 10_000
 _INTERVAL = (2.5, 97.5)  # percentiles of a 95 % interval
@@ -83,7 +84,6 @@ def summarize(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> PassA
     if not counts:
         raise UserError(f"pass@{k}: there are no problems to take the mean of")
     values = np.array([pass_at_k(samples, correct, k) for samples, correct in counts])
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(_RESAMPLES)]
+    _, means = column_means(values[:, None], _RESAMPLES, seed)
     low, high = np.percentile(means, _INTERVAL)
     return PassAtK(k=k, mean=float(values.mean()), low=float(low), high=float(high), per_problem=tuple(values.tolist()))

@@ -8,10 +8,7 @@ have a form for chat models, which is this project's own. An answer becomes a pr
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 
 from aya_jax.config import UserError
 from aya_jax.evaluation.code.answers import cut, first_block
+from aya_jax.evaluation.rows import read_rows
 
 HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # Chen et al. 2021, section 2.1
 MBPP_STOP = ("[DONE]",)  # Austin et al. 2021, section 3
@@ -149,25 +147,10 @@ class _Row:
 
 
 def _load(path: Path, parse: Callable[[_Row], CodeProblem]) -> tuple[CodeProblem, ...]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-            lines = file.read().split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-    problems = [parse(_row(line, f"{path}:{number}")) for number, line in enumerate(lines, 1) if line.strip()]
+    problems = [parse(_Row(row.fields, f"{row.path}:{row.line}")) for row in read_rows(path)]
     if not problems:
         raise UserError(f"{path}: no rows")
     return tuple(problems)
-
-
-def _row(line: str, where: str) -> _Row:
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: no JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{where}: an object with fields was expected")
-    return _Row(fields, where)
 
 
 def _humaneval(row: _Row) -> CodeProblem:

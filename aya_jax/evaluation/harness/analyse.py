@@ -11,8 +11,7 @@ from aya_jax.config import UserError
 from aya_jax.evaluation.analyses.calibration import calibration
 from aya_jax.evaluation.analyses.global_mmlu import accuracy, counted, spread, tabulate
 from aya_jax.evaluation.analyses.records import ChoiceRecord
-from aya_jax.evaluation.analyses.resampling import Estimate
-from aya_jax.evaluation.results import Sample
+from aya_jax.evaluation.results import Sample, plain
 
 BINS = 10
 _GLOBAL_MMLU, _LABEL = "global_mmlu", "cultural_sensitivity_label"
@@ -56,9 +55,9 @@ def _calibration(records: list[ChoiceRecord]) -> dict[str, Any]:
     fine, coarse = calibration(records, BINS), calibration(records, 1)
     return {
         "n": fine.count,
-        "ece": _plain(fine.ece),
-        "ece_one_bin": _plain(coarse.ece),
-        "brier": _plain(fine.brier),
+        "ece": plain(fine.ece),
+        "ece_one_bin": plain(coarse.ece),
+        "brier": plain(fine.brier),
         "confidence": fine.confidence.value,
         "accuracy": fine.accuracy.value,
         "bins": [each._asdict() for each in fine.bins],
@@ -73,22 +72,11 @@ def _global_mmlu(records: list[ChoiceRecord]) -> dict[str, Any]:
     return {
         "counts": {category: counts._asdict() for category, counts in counted(answers).items()},
         "accuracy": {
-            subset: {language: _plain(found) for language, found in languages.items()}
+            subset: {language: plain(found) for language, found in languages.items()}
             for subset, languages in accuracy(answers).items()
         },
         "spread": {
-            subset: {group: _plain(found) for group, found in groups.items()}
+            subset: {group: plain(found) for group, found in groups.items()}
             for subset, groups in spread(answers).items()
         },
     }
-
-
-def _plain(value: Any) -> Any:
-    """Estimates and what holds them as JSON has them."""
-    if isinstance(value, Estimate):
-        return value._asdict()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if hasattr(value, "_asdict"):
-        return {name: _plain(item) for name, item in value._asdict().items()}
-    return list(value) if isinstance(value, tuple) else value

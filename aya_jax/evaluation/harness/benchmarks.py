@@ -29,7 +29,7 @@ from aya_jax.evaluation.harness.names import describe, item_name
 from aya_jax.evaluation.harness.own_tasks import own_tasks
 from aya_jax.evaluation.harness.scoring import Scorer
 from aya_jax.evaluation.harness.task_index import TaskIndex
-from aya_jax.evaluation.results import Sample, write
+from aya_jax.evaluation.results import Sample, plain, write
 from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
 from aya_jax.evaluation.tables import show
 from aya_jax.evaluation.translation import corpus_scores
@@ -172,7 +172,7 @@ def ask_all(
             fewshot_as_multiturn=config.few_shot_as_turns,
         )
     samples = [sample for name, task in tasks.items() for sample in records(name, task, found["samples"].get(name, ()))]
-    return samples, {name: _plain(values) for name, values in found["results"].items()}
+    return samples, {name: plain(values) for name, values in found["results"].items()}
 
 
 def records(name: str, task: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Sample]:
@@ -205,11 +205,11 @@ def records(name: str, task: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Sa
             language=language,
             metrics=metrics,
             prediction=best if log_probs else _answer(last["filtered_resps"]),
-            target=_plain(target),
+            target=plain(target),
             prompt=prompt if isinstance(prompt, str) else str(prompt),
             choices=choices,
             log_probs=log_probs,
-            doc=_plain(last["doc"]),
+            doc=plain(last["doc"]),
         )
 
 
@@ -245,16 +245,3 @@ def _answer(responses: Sequence[Any]) -> str | None:
     while isinstance(first, list | tuple) and first:
         first = first[0]
     return None if first is None else str(first)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has a form for; functions and the like as their names."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, numbers.Real):
-        return float(value)
-    return str(value)

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gzip
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aya_jax.config import UserError
+from aya_jax.evaluation.rows import read_rows as read_json_lines
 
 
 class MissingRows(UserError):
@@ -90,23 +89,16 @@ def find(folder: Path, path: str, name: str | None) -> Rows | None:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL or Parquet file.
+    """The rows of a JSONL (also gzipped) or Parquet file.
 
     Raises:
-      UserError: a line is not JSON; it names the line.
+      UserError: it cannot be read, or a line is no JSON object; with file and line.
     """
     if file.suffix == ".parquet":
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(file).to_pylist()
-    rows = []
-    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise UserError(f"{file}, line {number}: not JSON: {error}") from error
-    return rows
+    return [dict(row.fields) for row in read_json_lines(file)]
 
 
 def required(file: Path, rows: list[dict[str, Any]], *fields: str) -> list[dict[str, Any]]:

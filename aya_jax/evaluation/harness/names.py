@@ -6,35 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from aya_jax.evaluation.harness.own_tasks import ENGLISH_NAMES
+from aya_jax.evaluation.languages import NAMES, THREE_LETTERS
 
-# ISO 639-3 codes, as FLORES-200 and Belebele write them, and names of languages in tasks, by ISO 639-1 code.
 # fmt: off
-_THREE_LETTERS = {
-    "arb": "ar", "ara": "ar", "ces": "cs", "deu": "de", "ell": "el", "eng": "en", "spa": "es", "pes": "fa", "fra": "fr",
-    "heb": "he", "hin": "hi", "ind": "id", "ita": "it", "jpn": "ja", "kor": "ko", "nld": "nl", "pol": "pl", "por": "pt",
-    "ron": "ro", "rus": "ru", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh",
-    "amh": "am", "ben": "bn", "fil": "fil", "tgl": "fil", "hau": "ha", "ibo": "ig", "kir": "ky", "lit": "lt", "mlg": "mg",
-    "msa": "ms", "zsm": "ms", "nep": "ne", "npi": "ne", "nya": "ny", "sin": "si", "sna": "sn", "som": "so", "srp": "sr",
-    "swe": "sv", "swa": "sw", "swh": "sw", "tel": "te", "yor": "yo", "est": "et", "hat": "ht", "que": "qu", "tam": "ta",
-    "tha": "th", "mya": "my", "eus": "eu",
-}
-_MORE_NAMES = {
-    "am": "Amharic", "bn": "Bengali", "fil": "Filipino", "ha": "Hausa", "ig": "Igbo", "ky": "Kyrgyz", "lt": "Lithuanian",
-    "mg": "Malagasy", "ms": "Malay", "ne": "Nepali", "ny": "Chichewa", "si": "Sinhala", "sn": "Shona", "so": "Somali",
-    "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "te": "Telugu", "yo": "Yoruba", "et": "Estonian",
-    "ht": "Haitian", "qu": "Quechua", "ta": "Tamil", "th": "Thai", "my": "Burmese", "eu": "Basque", "sq": "Albanian",
-    "hy": "Armenian", "az": "Azerbaijani", "be": "Belarusian", "bg": "Bulgarian", "hr": "Croatian", "fi": "Finnish",
-    "ka": "Georgian", "hu": "Hungarian", "kk": "Kazakh", "ml": "Malayalam", "mk": "Macedonian", "tl": "Tagalog",
-    "ur": "Urdu", "uz": "Uzbek",
-}
 # Benchmarks whose languages have the same questions in the same order, or name them.
 PARALLEL = (
     "afrimgsm", "afrimmlu", "belebele", "flores", "global_mmlu", "lambada_openai_mt", "m_mmlu", "mgsm", "mmmlu", "ntrex",
     "sib200", "xcopa", "xnli", "xquad", "xstorycloze",
 )
 # fmt: on
-NAMES: Mapping[str, str] = {**ENGLISH_NAMES, **_MORE_NAMES}
 _BY_NAME = {name.lower(): code for code, name in NAMES.items()}
 _ITEM_FIELDS = ("sample_id", "index_id", "idx", "id")
 _SCRIPT = re.compile(
@@ -90,4 +70,4 @@ def item_name(family: str, task: str, number: int, doc: Mapping[str, Any]) -> st
 def _language(part: str) -> str | None:
     if part in NAMES:
         return part
-    return _THREE_LETTERS.get(part) or _BY_NAME.get(part.lower())
+    return THREE_LETTERS.get(part) or _BY_NAME.get(part.lower())

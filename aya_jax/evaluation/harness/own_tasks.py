@@ -20,19 +20,12 @@ from lm_eval.tasks import TaskManager
 from aya_jax.config import UserError
 from aya_jax.evaluation.harness.local_data import find, read_rows, required
 from aya_jax.evaluation.harness.task_index import HOME
+from aya_jax.evaluation.languages import ENGLISH_NAMES
 from aya_jax.evaluation.translation import sentence_scores
 
 Config = dict[str, Any]
 
 TOPICS = ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography")
-# fmt: off
-ENGLISH_NAMES: Mapping[str, str] = {
-    "ar": "Arabic", "cs": "Czech", "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "fa": "Persian",
-    "fr": "French", "he": "Hebrew", "hi": "Hindi", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean",
-    "nl": "Dutch", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "tr": "Turkish",
-    "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
-}
-# fmt: on
 
 
 def own_tasks(folder: str | None) -> dict[str, Callable[[], Config]]:

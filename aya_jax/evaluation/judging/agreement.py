@@ -15,7 +15,7 @@ from aya_jax.config import UserError
 from aya_jax.data.chat import Message
 from aya_jax.evaluation.judging.battles import Battle, Game
 from aya_jax.evaluation.judging.resampling import Estimate, divide, draws_of_units, estimate
-from aya_jax.evaluation.judging.rows import Row, read_rows
+from aya_jax.evaluation.rows import Row, read_rows
 
 Label = Literal[1, 2]
 FIRST, SECOND = "output_1", "output_2"

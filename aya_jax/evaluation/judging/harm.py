@@ -21,8 +21,8 @@ from aya_jax.data.chat import Message
 from aya_jax.evaluation.judging.asking import Question, ask, judge_sampling
 from aya_jax.evaluation.judging.prompts import LABELS, LabelForm, label_prompt
 from aya_jax.evaluation.judging.resampling import Estimate, estimate, estimates, ratio_draws, sums
-from aya_jax.evaluation.judging.rows import Row, read_rows
 from aya_jax.evaluation.judging.verdicts import parse_label
+from aya_jax.evaluation.rows import Row, read_rows
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import Generator
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import Message
-from aya_jax.evaluation.judging.rows import Row, read_rows
+from aya_jax.evaluation.rows import Row, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from aya_jax.data.chat import Message
-from aya_jax.evaluation.judging.languages import language_name
 from aya_jax.evaluation.judging.verdicts import Form
+from aya_jax.evaluation.languages import language_name
 
 _FAIR = """\
 Judge by content alone. Which answer comes first, how long it is, how it is laid out and who may have written it must not

@@ -37,15 +37,15 @@ from aya_jax.evaluation.judging.harm import (
 )
 from aya_jax.evaluation.judging.judge import RewardFunction, estimate_cost, judge_games, reward_games
 from aya_jax.evaluation.judging.load import load_prompts
-from aya_jax.evaluation.judging.rows import read_rows
 from aya_jax.evaluation.judging.scores import arena_hard_scores, battles_of, prompt_scores, win_tie_loss
 from aya_jax.evaluation.judging.style import FEATURES
-from aya_jax.evaluation.results import Sample, read_summary, write
+from aya_jax.evaluation.results import Sample, plain, read_summary, write
 from aya_jax.evaluation.reward_bench.agreement import language_agreement
 from aya_jax.evaluation.reward_bench.credit import judge_outcomes, reward_outcomes
 from aya_jax.evaluation.reward_bench.instances import Outcome, load_instances
 from aya_jax.evaluation.reward_bench.scores import benchmark_scores
 from aya_jax.evaluation.reward_bench.subsets import M_REWARD_BENCH, REWARD_BENCH
+from aya_jax.evaluation.rows import read_rows
 from aya_jax.inference.generate import open_model
 from aya_jax.inference.prompts import digest
 from aya_jax.inference.remote_config import RemoteModelConfig
@@ -113,7 +113,7 @@ def run(resolved: Resolved[JudgeConfig]) -> None:
     else:
         with _sitting(config, file, calls, tracker(console), console) as sitting:
             found, samples = ask(sitting)
-        summary = write(file, heading | {"weights_digest": _identity(config)} | _plain(found), samples)
+        summary = write(file, heading | {"weights_digest": _identity(config)} | plain(found), samples)
     tables.show(console, summary)
 
 
@@ -248,7 +248,7 @@ def _pair_samples(
             prediction=battle.model_answer,
             target=battle.baseline_answer,
             prompt=battle.messages[-1].content,
-            doc={"games": _plain(played[battle.language, battle.prompt_id])},
+            doc={"games": plain(played[battle.language, battle.prompt_id])},
         )
         for battle in battles
         for score in [scored[battle.language, battle.prompt_id]]
@@ -321,18 +321,5 @@ def _record(name: str, language: str, fields: Mapping[str, Any]) -> Sample:
     family = name.partition("/")[0]
     return Sample(
         id=name, task=family, family=family, item=name, language=language, metrics={}, prediction=None, target=None,
-        prompt="", doc=_plain(fields),
+        prompt="", doc=plain(fields),
     )  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has a form for; what is not a number is null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

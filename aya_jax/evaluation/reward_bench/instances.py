@@ -9,8 +9,8 @@ from typing import Literal
 from aya_jax.config import UserError
 from aya_jax.config.errors import did_you_mean, near_names
 from aya_jax.data.chat import Message
-from aya_jax.evaluation.judging.rows import Row, read_rows
 from aya_jax.evaluation.reward_bench.subsets import M_REWARD_BENCH, Subsets
+from aya_jax.evaluation.rows import Row, read_rows
 
 Preferred = Literal["chosen", "rejected", "neither"]
 

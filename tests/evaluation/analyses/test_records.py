@@ -1,9 +1,7 @@
-import json
-
 import pytest
 
 from aya_jax.config.errors import UserError
-from aya_jax.evaluation.analyses.records import ChoiceRecord, choice_number, choice_records, read_jsonl
+from aya_jax.evaluation.analyses.records import ChoiceRecord, choice_number, choice_records
 
 HARNESS = {
     "doc_id": 3,
@@ -66,15 +64,3 @@ def test_bad_rows_are_named(row, message):
 def test_no_choice(value):
     with pytest.raises(UserError, match="f:1: field 'answer'"):
         choice_number(value, "f:1", "answer")
-
-
-def test_read_jsonl(tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"a": "é"}) + "\n\n" + json.dumps({"a": 2}) + "\n", encoding="utf-8")
-    assert list(read_jsonl(file)) == [{"a": "é"}, {"a": 2}]
-    file.write_text('{"a": 1}\n[1]\n')
-    with pytest.raises(UserError, match=r"rows.jsonl:2"):
-        list(read_jsonl(file))
-    file.write_text('{"a": 1}\n{"a"\n')
-    with pytest.raises(UserError, match=r"rows.jsonl:2: no JSON"):
-        list(read_jsonl(file))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aya_jax.evaluation.analyses import resampling
+from aya_jax.evaluation import statistics
 from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, estimate_sums, ratio, resample
 
 
@@ -18,7 +18,7 @@ def test_counts_are_multinomial():
 
 def test_blocks_do_not_change_the_draws(monkeypatch):
     whole = np.concatenate(list(resample(7, Bootstrap(50, seed=3))))
-    monkeypatch.setattr(resampling, "_BLOCK", 20)
+    monkeypatch.setattr(statistics, "_CHUNK", 20)
     np.testing.assert_array_equal(whole, np.concatenate(list(resample(7, Bootstrap(50, seed=3)))))
 
 

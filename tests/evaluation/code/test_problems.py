@@ -172,7 +172,7 @@ class TestFiles:
             (load_mbpp, {**FULL, "test_setup_code": 3}, "test_setup_code: text was expected"),
             (load_mbpp, {**SANITIZED, "test_imports": "import math"}, "test_imports: a list"),
             (load_mbpp, "{", "no JSON"),
-            (load_mbpp, "[]", "an object"),
+            (load_mbpp, "[]", "list, and not a JSON object"),
         ],
     )
     def test_other_bad_rows(self, load: Callable[[Path], Any], row: Any, said: str, tmp_path: Path) -> None:

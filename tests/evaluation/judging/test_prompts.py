@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aya_jax.data.chat import Message
-from aya_jax.evaluation.judging.languages import language_name
 from aya_jax.evaluation.judging.prompts import code_for, label_prompt, pair_prompt
+from aya_jax.evaluation.languages import language_name
 
 ASKED = (Message("user", "Where is Lima?"),)
 
@@ -62,7 +62,7 @@ def test_one_answer_alone(form, verdicts):
 @pytest.mark.parametrize(
     ("code", "name"),
     [("ar", "Arabic"), ("arb_Arab", "Arabic"), ("zho_Hant", "Traditional Chinese"), ("zh-Hans", "Simplified Chinese"),
-     ("pes_Arab", "Persian"), ("jpn_Jpan", "Japanese"), ("yor", "yor"), ("hindi", "hindi")],
+     ("pes_Arab", "Persian"), ("jpn_Jpan", "Japanese"), ("yor", "Yoruba"), ("xyz", "xyz"), ("hindi", "hindi")],
 )  # fmt: skip
 def test_languages_are_named(code, name):
     assert language_name(code) == name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -85,7 +86,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield Row(name, number, _object(name, number, line))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{name}: cannot be read: {error}") from error
 
 
