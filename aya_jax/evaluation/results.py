@@ -55,11 +55,15 @@ class Sample:
     doc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def write(file: Path, heading: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any]:
-    """Writes the records and, last, the summary, which it returns."""
+def write(
+    file: Path, heading: Mapping[str, Any], samples: Sequence[Sample], *, first: bool = True
+) -> dict[str, Any]:
+    """Writes the records and, last, the summary, which it returns; of several processes the `first` alone writes."""
+    summary = {**heading, "families": summarize(samples)}
+    if not first:
+        return summary
     lines = (json.dumps(dataclasses.asdict(sample), ensure_ascii=False) for sample in samples)
     write_atomic(samples_file(file), "".join(f"{line}\n" for line in lines))
-    summary = {**heading, "families": summarize(samples)}
     write_atomic(file, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return summary
 

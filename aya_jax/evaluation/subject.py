@@ -26,6 +26,7 @@ from aya_jax.inference.engine import Engine
 from aya_jax.inference.local import LocalGenerator
 from aya_jax.interop.model_dir import ModelDir, load_params
 from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.distributed import agree_on
 from aya_jax.training.state import abstract_params
 
 ANSWERS = "answers"
@@ -84,7 +85,8 @@ class Subject:
 
     def answers(self, file: Path, console: Console) -> Answers:
         """What it has answered already in evaluations beside this one: by the digest of the weights and the number format."""
-        known = Answers(file.parent / ANSWERS / f"{self.digest[:16]}-{self.model.precision.compute}.jsonl")
+        name = f"{self.digest[:16]}-{self.model.precision.compute}.jsonl"
+        known = Answers(file.parent / ANSWERS / name, together=True)
         if len(known):
             console.print(
                 f"{len(known):,} answers of this model are known from {known.file}.", highlight=False, soft_wrap=True
@@ -104,11 +106,14 @@ class Subject:
         }
 
 
-def known_summary(file: Path, heading: dict[str, Any], console: Console) -> dict[str, Any] | None:
-    """The summary that is there, if it answers the same question about the same weights."""
-    known = read_summary(file)
+def known_summary(
+    file: Path, heading: dict[str, Any], console: Console, *, of: str = "weights"
+) -> dict[str, Any] | None:
+    """The summary that is there, if it answers the same question about the same weights (or what else it is `of`); every
+    process must call it."""
+    known = agree_on(read_summary(file) if jax.process_index() == 0 else None)
     if known and all(known.get(name) == value for name, value in heading.items() if name not in ("model", "name")):
-        console.print(f"{file} is there for these weights.")
+        console.print(f"{file} is there for these {of}.")
         return known
     return None
 

@@ -35,6 +35,20 @@ def test_what_was_put_survives_a_kill(tmp_path):
         assert (answers.get("q"), answers.get("r")) == (1, 2)
 
 
+def test_two_runs_at_once_write_a_file_each_and_the_next_reads_both(tmp_path):
+    file = tmp_path / "model.jsonl"
+    with Answers(file) as first, Answers(file) as second:
+        first.put({"q": 1})
+        second.put({"r": 2})
+        with Answers(file) as third:
+            assert (third.get("q"), third.get("r")) == (1, 2)
+            third.put({"s": 3})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model-1.jsonl", "model-2.jsonl", "model.jsonl"]
+    with Answers(file) as fourth:
+        assert [fourth.get(name) for name in "qrs"] == [1, 2, 3]
+        assert fourth.file == file
+
+
 @pytest.mark.parametrize("torn", [b'["s", "half an ans', b'["s", 3]', b"\xff\xfe\n", b"[1]\n"])
 def test_a_line_that_was_cut_short_is_written_over(tmp_path, torn):
     file = tmp_path / "model.jsonl"

@@ -26,6 +26,7 @@ from aya_jax.evaluation.harness.scoring import Continuation, Likelihood
 from aya_jax.evaluation.subject import Track
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import FailedResponse, Generator, Request
+from aya_jax.parallel.distributed import agree, process_info
 
 Score = Callable[[Sequence[Continuation], Callable[[dict[int, Likelihood]], None]], None]
 
@@ -138,6 +139,7 @@ class HarnessModel(TemplateLM):
 
     def _likelihoods(self, asked: Sequence[Continuation]) -> list[Likelihood]:
         keys = [question("likelihood", self._max_length, c.context, c.tokens) for c in asked]
+        _check_same(keys)
         new = {key: number for number, key in enumerate(keys) if self._answers.get(key) is None}
         numbers = list(new.values())
         with self._track("log-probabilities", len(numbers)) as advance:
@@ -172,6 +174,7 @@ class HarnessModel(TemplateLM):
             keys.append(key)
             if self._answers.get(key) is None:
                 wanted[key] = Request(id=key, prompt=prompt, sampling=sampling)
+        _check_same(keys)
         with self._track("answers", len(wanted)) as advance:
             if wanted:
                 longest = max(len(r.prompt) + r.sampling.max_tokens for r in wanted.values())
@@ -199,6 +202,19 @@ class HarnessModel(TemplateLM):
         ends = {"stop": stop, "stop_ids": self._stop_ids, "ignore_stop_tokens": True}
         sampling = SamplingConfig(max_tokens=most, seed=self._seed, **ends, **how)
         return tuple(self.tok_encode(context)[-room:]), sampling
+
+
+def _check_same(keys: Sequence[str]) -> None:
+    """Every process must call it.
+
+    Raises:
+      UserError: this process asks something else than process 0.
+    """
+    own = question(*keys)
+    if agree(own) != own:
+        raise UserError(
+            f"process {process_info().index} has other questions than process 0: give all of them the same rows and task files"
+        )
 
 
 def _texts(generator: Generator, requests: Iterable[Request]) -> Iterator[tuple[str, str]]:

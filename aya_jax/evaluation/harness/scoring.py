@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from aya_jax.data.packing import first_fit
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.sharding import replicated
-from aya_jax.training.placement import batch_shards, place
+from aya_jax.training.placement import batch_shards, place_whole
 
 _ROWS = (256, 512, 1024)  # lengths of rows that several texts share; longer texts have rows of their own
 _PLACES = 32  # places of a row that are asked for: a multiple of this
@@ -138,7 +138,7 @@ class Scorer:
         asked: Sequence[Continuation],
         answer: Callable[[dict[int, Likelihood]], None],
     ) -> None:
-        """Answers continuations by their numbers, a batch at a time, the longest first.
+        """Answers continuations by their numbers, a batch at a time, the longest first; every process must ask for the same.
 
         Args:
           params: of the model.
@@ -148,7 +148,7 @@ class Scorer:
         with jax.set_mesh(self._mesh):
             pending: tuple[list[tuple[int, int, int, int]], Any] | None = None
             for reading, batch in self._batches(asked):
-                ahead = reading, self._score(params, place(batch, self._mesh, self._model.rules))
+                ahead = reading, self._score(params, place_whole(batch, self._mesh, self._model.rules))
                 if pending:
                     answer(_collect(*pending))
                 pending = ahead

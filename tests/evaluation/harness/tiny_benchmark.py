@@ -37,17 +37,17 @@ metric_list:
 """
 
 
-def write(folder: Path) -> tuple[str, str]:
+def write(folder: Path, questions: int = QUESTIONS) -> tuple[str, str]:
     """(task folder, data folder); the right answers are A, B, C in turn."""
     tasks, data = folder / "tasks", folder / "data"
-    tasks.mkdir()
+    tasks.mkdir(parents=True)
     for language in LANGUAGES:
         for name, template in (("tiny", CHOICE), ("says", ANSWER)):
             (tasks / f"{name}_{language}.yaml").write_text(template.format(language=language), encoding="utf-8")
         home = data / "invented" / "tiny" / language
         home.mkdir(parents=True)
         word = {"de": "Frage", "he": "שאלה"}[language]
-        rows = ({"question": f"{word} {n}?", "answer": "ABC"[n % 3], "id": f"q{n}"} for n in range(QUESTIONS))
+        rows = ({"question": f"{word} {n}?", "answer": "ABC"[n % 3], "id": f"q{n}"} for n in range(questions))
         (home / "test.jsonl").write_text(
             "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
         )
