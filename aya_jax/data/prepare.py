@@ -140,11 +140,11 @@ def plan(config: PrepareConfig, modules: tuple[str, ...] = ()) -> list[StorePlan
     spec = config.vocabulary if config.vocabulary == "bytes" else _copied_name(config.vocabulary)
     ours = VocabularyInfo.of(vocab, spec), vocab.token_bytes()
     import_modules(modules)
-    permille = tasks.held_out_permille(config.data_dir, config.validation_permille)
+    share = tasks.held_out_share(config.data_dir, config.validation_permille, config.validation_fold)
     described = {task.name: task for task in config.described}
     plans = []
     for name in _names(config):
-        spec = TaskSpec(name, config.data_dir, permille, described.get(name), modules)
+        spec = TaskSpec(name, config.data_dir, share, described.get(name), modules)
         task = spec.task()
         info, token_bytes = own_vocabulary(task) or ours
         plans += [_store_plan(config, spec, task, split, info, token_bytes) for split in SPLITS]
@@ -178,8 +178,10 @@ def _store_plan(
         "vocabulary": info.digest,
         "source": source.digest,
         "num_shards": config.num_shards,
-        "validation_permille": spec.permille,
+        "validation_permille": spec.share.permille,
     }
+    if spec.share.fold is not None:
+        settings["validation_fold"] = spec.share.fold
     if spec.form != "text":
         settings["chat_template"] = load_tokenizer(config.vocabulary).template_digest
     directory = store.store_path(config.store_dir, spec.name, split)

@@ -156,7 +156,9 @@ class PrepareConfig:
         registers with SeqIO.
       extra_tasks: further tasks, described in gin; they are prepared as well.
       validation_permille: documents out of 1000 to hold out, where a task has no validation split of its own; None is
-        80 for the sample and 20 for a corpus. A source's first document is always held out.
+        80 for the sample and 20 for a corpus. A source's first document is held out besides.
+      validation_fold: which `validation_permille` of 1000, from 0, for measuring on every document in turn by as many stores as
+        there are folds; each document is held out in one of them. None is the first ones.
       num_shards: parts into which each split of each task is cut: the unit of resuming and of parallel work. A corpus
         of many files is best cut into a divisor of their number.
       num_workers: processes of the pool; 1 works in this process, with the tokenizer on every core; 0 is one per core.
@@ -173,6 +175,7 @@ class PrepareConfig:
     tasks: tuple[str, ...] = ("text_*", "code_*")
     extra_tasks: tuple[TaskConfig, ...] = ()
     validation_permille: int | None = None
+    validation_fold: int | None = None
     num_shards: int = 1
     num_workers: int = 1
     runner: Literal["pool", "beam"] = "pool"
@@ -193,6 +196,10 @@ class PrepareConfig:
             yield Problem("tasks", "at least one name or pattern: ('text_*',) is all text")
         if self.validation_permille is not None and not 1 <= self.validation_permille <= 999:
             yield Problem("validation_permille", "between 1 and 999 of 1000 documents")
+        if self.validation_fold is not None:
+            folds = 1000 // self.validation_permille if self.validation_permille else 0
+            if not 0 <= self.validation_fold < folds:
+                yield Problem("validation_fold", f"0 to {folds - 1}" if folds else "None without validation_permille")
         if not 1 <= self.num_shards <= 99_999:
             yield Problem("num_shards", "between 1 and 99999")
         if self.num_workers < 0:

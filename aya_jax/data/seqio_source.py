@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aya_jax.config import UserError
+from aya_jax.data.held_out import NOTHING_HELD_OUT, OF, HeldOutShare
 from aya_jax.data.sources import Source
 
 SPLITS = ("train", "validation")
@@ -24,7 +25,6 @@ _WEIGHTS = ("targets_loss_weights", "loss_weights")
 # Documents that pass from Python to tf.data at once: a call per document would cost as much as tokenising it.
 _CHUNK = 128
 _READ_DOCUMENTS = 64  # and from tf.data to Python
-HELD_OUT_SCALE = 1000
 
 
 @contextlib.contextmanager
@@ -65,23 +65,25 @@ with contextlib.suppress(ValueError, tf.errors.NotFoundError):  # builds without
 class HeldOut:
     """Which documents are for validation: a pure function of a document's content and the source's first document.
 
-    A document is held out where BLAKE2b(content) mod 1000 < permille, or where its content is that of the source's
-    first document. So a text that occurs twice is never on both sides, no shard needs to know of another, and the
-    smallest source has a validation document.
+    A document is held out where BLAKE2b(content) mod 1000 lies in a range, or, where that is not one of several folds, its
+    content is that of the source's first document. So a text that occurs twice is never on both sides, no shard needs to know
+    of another, and the smallest source has a validation document.
     """
 
-    def __init__(self, permille: int, first: Callable[[], bytes | None]):
+    def __init__(self, share: HeldOutShare, first: Callable[[], bytes | None]):
         """`first` gives the content of the source's first document; it is asked once, when the rule is first used."""
-        self.permille = permille
+        self.share = share
         self._first_content = first
         self._first: tuple[int, ...] | None = None
 
     def __call__(self, content: bytes) -> bool:
+        if self._first is None and self.share.fold is not None:
+            self._first = ()
         if self._first is None:
             content_of_first = self._first_content()
             self._first = () if content_of_first is None else (_hash(content_of_first),)
         point = _hash(content)
-        return point % HELD_OUT_SCALE < self.permille or point in self._first
+        return point % OF in self.share.range or point in self._first
 
 
 def _hash(content: bytes) -> int:
@@ -95,12 +97,12 @@ class DocumentSource(seqio.DataSource):
     `shuffle` says: training permutes. A failure to read is kept in `failure`, because TensorFlow hides the exception.
     """
 
-    def __init__(self, train: Source, validation: Source | None = None, permille: int = 0):
-        """With a `validation` source the splits are the two sources; else `permille` of `train` is held out."""
+    def __init__(self, train: Source, validation: Source | None = None, share: HeldOutShare = NOTHING_HELD_OUT):
+        """With a `validation` source the splits are the two sources; else `share` of `train` is held out."""
         super().__init__(splits=SPLITS, caching_permitted=False)
         self.train, self.validation = train, validation
         self.failure: Exception | None = None
-        self._held_out = HeldOut(permille, self._first_text)
+        self._held_out = HeldOut(share, self._first_text)
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -213,10 +215,12 @@ class Example(NamedTuple):
     loss_weights: Any = None
 
 
-def read(task: seqio.Task, splits: Sequence[str], shard: int, num_shards: int, *, permille: int) -> Iterator[Example]:
+def read(
+    task: seqio.Task, splits: Sequence[str], shard: int, num_shards: int, *, share: HeldOutShare
+) -> Iterator[Example]:
     """A shard's examples of the splits as the task's preprocessors leave them, in a fixed order within each split.
 
-    A task without a validation split has `permille` of `train` held out, by the rule of `HeldOut`; both splits come of
+    A task without a validation split has `share` of `train` held out, by the rule of `HeldOut`; both splits come of
     one reading then. A task of this project that does nothing to its documents is read as its dataset would give them,
     but without TensorFlow between: that costs more than reading does.
 
@@ -233,7 +237,7 @@ def read(task: seqio.Task, splits: Sequence[str], shard: int, num_shards: int, *
         for split in splits:
             yield from _examples(task, split, shard, num_shards)
     else:
-        held_out = HeldOut(permille, lambda: _first_content(task))
+        held_out = HeldOut(share, lambda: _first_content(task))
         for example in _examples(task, "train", shard, num_shards):
             split = "validation" if held_out(_as_bytes(example.content)) else "train"
             if split in splits:

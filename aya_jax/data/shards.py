@@ -24,6 +24,7 @@ import numpy as np
 
 from aya_jax.data import tasks, vocabulary
 from aya_jax.data.chat import ChatTokenizer, Message
+from aya_jax.data.held_out import HeldOutShare
 from aya_jax.data.manifest import ShardInfo, SourceInfo, VocabularyInfo
 from aya_jax.data.prepare_config import TaskConfig
 from aya_jax.data.shard_files import Document, ShardWriter
@@ -55,14 +56,14 @@ class TaskSpec:
     Attributes:
       name: the task's.
       data_dir: as in `PrepareConfig`.
-      permille: documents held out of 1000.
+      share: what is held out.
       described: the task's description where gin gives it.
       modules: modules to import first, which register SeqIO tasks.
     """
 
     name: str
     data_dir: str
-    permille: int
+    share: HeldOutShare
     described: TaskConfig | None = None
     modules: tuple[str, ...] = ()
 
@@ -79,7 +80,7 @@ class TaskSpec:
         """
         import_modules(self.modules)
         extra = (self.described,) if self.described else ()
-        return tasks.find(self.name, self.data_dir, extra=extra, permille=self.permille)
+        return tasks.find(self.name, self.data_dir, extra=extra, share=self.share)
 
 
 _registering = threading.Lock()  # SeqIO's registry is one for all threads
@@ -251,7 +252,7 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 def _read(job: ShardJob, task: seqio.Task) -> Iterator[Example]:
     from aya_jax.data import seqio_source
 
-    return seqio_source.read(task, tuple(job.stores), job.shard, job.num_shards, permille=job.task.permille)
+    return seqio_source.read(task, tuple(job.stores), job.shard, job.num_shards, share=job.task.share)
 
 
 # Vocabularies of a task's own ---------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from aya_jax.config import UserError
+from aya_jax.data.held_out import HeldOutShare
 from aya_jax.data.sources import FileSource, Source, storage
 from aya_jax.data.stdlib_code import StandardLibrarySource
 
@@ -68,11 +69,9 @@ TASK_TAGS: Mapping[str, Tags] = {f"text_{language}": Tags(language, "text") for 
 UNTAGGED = Tags(language="und", domain="other")  # "und": ISO 639-2 for undetermined
 
 
-def held_out_permille(data_dir: str | None, permille: int | None = None) -> int:
-    """Documents out of 1000 to hold out: `permille`, else 80 of the sample (of 15 a language) and 20 of a corpus."""
-    if permille is not None:
-        return permille
-    return 80 if data_dir == SAMPLE else 20
+def held_out_share(data_dir: str | None, permille: int | None = None, fold: int | None = None) -> HeldOutShare:
+    """What to hold out: `permille` of 1000 documents, else 80 of the sample (of 15 a language) and 20 of a corpus."""
+    return HeldOutShare(permille if permille is not None else 80 if data_dir == SAMPLE else 20, fold)
 
 
 def match(patterns: Iterable[str], available: Iterable[str]) -> tuple[str, ...]:
@@ -126,7 +125,7 @@ def _sample_directory() -> str:
 # What follows imports SeqIO ------------------------------------------------------------------------------------------
 
 # Our own tasks in SeqIO's registry, and what each was made from: another data directory replaces the task.
-_registered: dict[str, tuple[str | None, int, TaskConfig | None]] = {}
+_registered: dict[str, tuple[str | None, HeldOutShare, TaskConfig | None]] = {}
 
 
 def register(
@@ -134,7 +133,7 @@ def register(
     names: Iterable[str] | None = None,
     *,
     extra: Iterable[TaskConfig] = (),
-    permille: int | None = None,
+    share: HeldOutShare | None = None,
 ) -> tuple[str, ...]:
     """Registers tasks with SeqIO, so that `seqio.get_mixture_or_task(name)` finds them; doing it twice changes nothing.
 
@@ -142,7 +141,7 @@ def register(
       data_dir: `sample`, or a directory or URL with `corpus/` and `code/`; None registers `extra` alone.
       names: tasks of `TASK_TAGS`; None is every one that has files.
       extra: tasks that a gin file describes.
-      permille: held-out documents per 1000; None is `held_out_permille(data_dir)`.
+      share: what is held out; None is `held_out_share(data_dir)`.
 
     Returns:
       the names registered.
@@ -150,7 +149,7 @@ def register(
     Raises:
       UserError: a name is another SeqIO task's.
     """
-    share = held_out_permille(data_dir, permille)
+    share = share or held_out_share(data_dir)
     if data_dir is None:
         names = ()
     chosen = tuple(available(data_dir) if names is None else names)
@@ -164,7 +163,7 @@ def register(
 
 
 def _register(
-    name: str, train: Source, validation: Source | None, made_from: tuple[str | None, int, TaskConfig | None]
+    name: str, train: Source, validation: Source | None, made_from: tuple[str | None, HeldOutShare, TaskConfig | None]
 ) -> None:
     if _registered.get(name) == made_from:
         return
@@ -188,14 +187,14 @@ def documents(
     num_shards: int = 1,
     *,
     extra: Sequence[TaskConfig] = (),
-    permille: int | None = None,
+    share: HeldOutShare | None = None,
 ) -> Iterator[dict[str, str]]:
     """Documents of a task as its SeqIO task gives them, streamed.
 
     Args:
       name: a task of `TASK_TAGS`, of `extra`, or any registered `seqio.Task` whose output is text.
       split: `train` or `validation`.
-      data_dir, extra, permille: as for `register`.
+      data_dir, extra, share: as for `register`.
       shard, num_shards: which part of the task; the parts together are all of it, each document once.
 
     Yields:
@@ -206,17 +205,17 @@ def documents(
     """
     from aya_jax.data import seqio_source
 
-    task = find(name, data_dir, extra=extra, permille=permille)
+    task = find(name, data_dir, extra=extra, share=share)
     if seqio_source.output_form(task).vocabulary is not None:
         raise UserError(f"task {name} gives token ids, not text; it cannot be used where text is needed")
     tags = dataclasses.asdict(tags_of(name, extra))
-    share = held_out_permille(data_dir, permille)
-    for example in seqio_source.read(task, (split,), shard, num_shards, permille=share):
+    share = share or held_out_share(data_dir)
+    for example in seqio_source.read(task, (split,), shard, num_shards, share=share):
         yield {"text": example.content.decode(), **tags}
 
 
 def find(
-    name: str, data_dir: str | None, *, extra: Iterable[TaskConfig] = (), permille: int | None = None
+    name: str, data_dir: str | None, *, extra: Iterable[TaskConfig] = (), share: HeldOutShare | None = None
 ) -> seqio.Task:
     """The SeqIO task of this name, registered first if it is ours.
 
@@ -225,7 +224,7 @@ def find(
     """
     described = [config for config in extra if config.name == name]
     if described or name in TASK_TAGS:
-        register(data_dir, () if described else (name,), extra=described, permille=permille)
+        register(data_dir, () if described else (name,), extra=described, share=share)
     from aya_jax.data import seqio_source
 
     registry = seqio_source.seqio.TaskRegistry

@@ -70,9 +70,8 @@ def _task_names(config: TokenizerConfig) -> tuple[str, ...]:
 
 
 def _task_texts(config: TokenizerConfig, name: str, split: str) -> Iterator[str]:
-    documents = tasks.documents(
-        name, split, config.data_dir, extra=config.extra_tasks, permille=config.validation_permille
-    )
+    share = tasks.held_out_share(config.data_dir, config.validation_permille)
+    documents = tasks.documents(name, split, config.data_dir, extra=config.extra_tasks, share=share)
     return (document["text"] for document in documents)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,21 +14,30 @@ from aya_jax.studies.tables import Cell, Column, Table
 
 # Accuracy and margin, as the objectives call them.
 _NAMES = (("rewards/accuracies", "rewards/margins"), ("accuracy", "margin"))
+_FOLD = re.compile(r"fold_\d+")  # in a run's name, where a study measures on every fold of its pairs in turn
 
 
 def pairs_table(runs: Sequence[TrainingRun]) -> Table | None:
-    """Every run's first and last measurement of held-out pairs, in all and by language; None where no run has any."""
+    """Every run's first and last measurement of held-out pairs, in all and by language; None where no run has any.
+
+    Runs that differ in their fold (an axis `fold` over `PrepareConfig.validation_fold`) hold each pair out once: their last
+    measurements are pooled.
+    """
     rows: list[tuple[Cell, ...]] = []
+    folds: dict[tuple[str, tuple[str, str]], list[Mapping[str, Any]]] = {}
     for run in runs:
         names = next((pair for pair in _NAMES if run.validation and pair[0] in run.validation[-1]), None)
         if names is None:
             continue
         last = run.validation[-1]
+        if _FOLD.search(run.name):
+            folds.setdefault((_FOLD.sub("all folds", run.name), names), []).append(last)
         ends = [run.validation[0], last] if len(run.validation) > 1 else [last]
         languages = sorted(key.split("/")[1] for key in last if key.startswith("language/") and key.endswith("/pairs"))
         rows += [_row(run.name, f"step {record['step']:,}", record, "", *names) for record in ends]
         if len(languages) > 1:
             rows += [_row("", language, last, f"language/{language}/", *names) for language in languages]
+    rows += [_row(name, "", pooled(records, *names), "", *names) for (name, names), records in folds.items()]
     if not rows:
         return None
     columns = (
@@ -39,6 +49,21 @@ def pairs_table(runs: Sequence[TrainingRun]) -> Table | None:
     )
     caption = "Held-out pairs: how often the chosen answer has the higher reward, with its 95 % interval (Wilson)."
     return Table("pairs", "Held-out pairs", caption, columns, tuple(rows))
+
+
+def pooled(records: Sequence[Mapping[str, Any]], accuracy: str, margin: str) -> dict[str, Any]:
+    """One measurement from several of different pairs, with Wilson's interval over all of them."""
+    pairs = [record["pairs"] for record in records]
+    right = sum(round(record[accuracy] * count) for record, count in zip(records, pairs, strict=True))
+    total = sum(pairs)
+    interval = stats.binomtest(right, total).proportion_ci(method="wilson")
+    return {
+        accuracy: right / total,
+        f"{accuracy}/low": interval.low,
+        f"{accuracy}/high": interval.high,
+        margin: sum(record[margin] * count for record, count in zip(records, pairs, strict=True)) / total,
+        "pairs": total,
+    }
 
 
 def _row(run: str, what: str, record: Mapping[str, Any], prefix: str, accuracy: str, margin: str) -> tuple[Cell, ...]:

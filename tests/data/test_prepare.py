@@ -146,7 +146,12 @@ def test_what_is_missing_or_damaged_is_made_again(prepared, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "field"), [({"num_shards": 3}, "num_shards"), ({"validation_permille": 99}, "validation_permille")]
+    ("changes", "field"),
+    [
+        ({"num_shards": 3}, "num_shards"),
+        ({"validation_permille": 99}, "validation_permille"),
+        ({"validation_permille": 20, "validation_fold": 1}, "validation_fold"),
+    ],
 )
 def test_other_settings_are_refused_by_name(prepared, corpus, changes, field):
     with pytest.raises(UserError, match=f"text_de/train: prepared with other settings: {field} was"):

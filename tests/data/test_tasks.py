@@ -9,6 +9,7 @@ import pytest
 
 from aya_jax.config import UserError
 from aya_jax.data import tasks
+from aya_jax.data.held_out import HeldOutShare
 from aya_jax.data.prepare_config import TaskConfig
 from tests.data import small_corpus
 
@@ -70,9 +71,21 @@ def test_splits_are_by_content_and_together_are_everything(corpus):
         for i, text in enumerate(everything)
         if i == 0 or int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") % 1000 < 200
     ]
-    assert documents("text_de", "validation", corpus, permille=200) == held_out
-    assert documents("text_de", "train", corpus, permille=200) == [t for t in everything if t not in held_out]
+    assert documents("text_de", "validation", corpus, share=HeldOutShare(200)) == held_out
+    assert documents("text_de", "train", corpus, share=HeldOutShare(200)) == [
+        t for t in everything if t not in held_out
+    ]
     assert 3 < len(held_out) < 30
+
+
+def test_folds_hold_every_document_out_once(corpus):
+    everything = small_corpus.TEXTS["de"]
+    folds = [documents("text_de", "validation", corpus, share=HeldOutShare(200, fold)) for fold in range(5)]
+    assert sorted(text for fold in folds for text in fold) == sorted(everything)
+    assert all(3 < len(fold) < 40 for fold in folds)
+    for fold, held_out in enumerate(folds):
+        kept = documents("text_de", "train", corpus, share=HeldOutShare(200, fold))
+        assert kept == [text for text in everything if text not in held_out]
 
 
 @pytest.mark.parametrize("num_shards", [2, 3, 7])
@@ -85,7 +98,9 @@ def test_shards_partition_a_split(corpus, name, num_shards):
 
 def test_a_text_that_occurs_twice_is_on_one_side(tmp_path):
     small_corpus.write_jsonl(tmp_path / "corpus" / "en.jsonl", [f"text {i % 25}" for i in range(100)])
-    train, validation = (set(documents("text_en", split, tmp_path, permille=300)) for split in ("train", "validation"))
+    train, validation = (
+        set(documents("text_en", split, tmp_path, share=HeldOutShare(300))) for split in ("train", "validation")
+    )
     assert not train & validation
     assert len(train | validation) == 25
     assert "text 0" in validation  # the first document, and all its copies
@@ -93,8 +108,8 @@ def test_a_text_that_occurs_twice_is_on_one_side(tmp_path):
 
 def test_blank_documents_are_left_out(tmp_path):
     small_corpus.write_jsonl(tmp_path / "corpus" / "en.jsonl", ["", " \n", "one", "two"])
-    assert documents("text_en", "validation", tmp_path, permille=1) == ["one"]
-    assert documents("text_en", "train", tmp_path, permille=1) == ["two"]
+    assert documents("text_en", "validation", tmp_path, share=HeldOutShare(1)) == ["one"]
+    assert documents("text_en", "train", tmp_path, share=HeldOutShare(1)) == ["two"]
 
 
 def test_another_data_directory_replaces_the_task(tmp_path, corpus):
@@ -143,12 +158,13 @@ def test_a_users_seqio_task_is_read_as_it_is(tmp_path):
     features = {"targets": seqio.Feature(seqio.PassThroughVocabulary(0), add_eos=False, dtype=tf.string, rank=0)}
     seqio.TaskRegistry.add("test_tasks_upper", source, features, preprocessors=[upper])
     try:
-        train = documents("test_tasks_upper", "train", "sample", permille=200)
-        validation = documents("test_tasks_upper", "validation", "sample", permille=200)
+        train = documents("test_tasks_upper", "train", "sample", share=HeldOutShare(200))
+        validation = documents("test_tasks_upper", "validation", "sample", share=HeldOutShare(200))
         assert sorted(train + validation) == sorted(line.upper() for line in lines)
         assert "LINE 0" in validation
         parts = [
-            documents("test_tasks_upper", "train", "sample", permille=200, shard=i, num_shards=3) for i in range(3)
+            documents("test_tasks_upper", "train", "sample", share=HeldOutShare(200), shard=i, num_shards=3)
+            for i in range(3)
         ]
         assert sorted(text for part in parts for text in part) == sorted(train)
     finally:
@@ -159,7 +175,7 @@ def test_a_broken_line_is_named(tmp_path):
     path = small_corpus.write_jsonl(tmp_path / "corpus" / "en.jsonl", ["fine"] * 3)
     path.write_text(path.read_text() + '{"text": "cut')
     with pytest.raises(UserError, match=r"^\S*en\.jsonl:4: broken JSON"):
-        documents("text_en", "train", tmp_path, permille=1)
+        documents("text_en", "train", tmp_path, share=HeldOutShare(1))
 
 
 def test_a_field_that_is_missing_is_named(tmp_path):

@@ -52,6 +52,21 @@ def test_the_first_and_the_last_measurement_and_the_last_by_language():
     ]
 
 
+def test_folds_are_pooled_over_their_pairs():
+    """270 of 475 right: Wilson's interval by hand is 52.4 to 61.2 %."""
+    shares = (56, 57, 54, 44, 59)
+    names = ("accuracy", "margin")
+    runs = [
+        run(f"reward/fold_{n}", measured(80, right / 95, n / 10, 95, names=names)) for n, right in enumerate(shares)
+    ]
+    runs += [run("reward/fold_0-seed_2", measured(80, 0.75, 0.5, 4, names=names))]
+    rows = [[cell.plain for cell in row] for row in pairs_table(runs).rows]
+    assert rows[-2:] == [
+        ["reward/all folds", "", "56.8% 52.4% to 61.2%", "0.2000", "475"],
+        ["reward/all folds-seed_2", "", "75.0% 30.1% to 95.4%", "0.5000", "4"],
+    ]
+
+
 @pytest.mark.parametrize("runs", [[], [run("text", {"step": 10, "loss": 2.0})]])
 def test_without_pairs_there_is_no_table(runs):
     assert pairs_table(runs) is None
