@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from aya_jax.config.registry import Problem, configurable
+from aya_jax.evaluation.contamination.config import ContaminationConfig
+from aya_jax.evaluation.include.config import IncludeConfig
+from aya_jax.evaluation.profile.config import BiasConfig, ProfileConfig
 from aya_jax.inference.config import EngineConfig, SamplingConfig
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.parallel.config import MeshConfig
@@ -27,6 +30,10 @@ class HeldOutConfig:
       max_tokens: at most so many tokens of each task, from its start; None takes all.
     """
 
+    RUN: ClassVar[str] = "aya_jax.evaluation.held_out:run"
+    TOGETHER: ClassVar[bool] = True
+    NEEDS_MODEL: ClassVar[bool] = True
+
     tasks: tuple[str, ...] = ("*",)
     store_dir: str | None = None
     sequence_length: int | None = None
@@ -41,6 +48,33 @@ class HeldOutConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 yield Problem(name, "at least 1, or None")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class TranslationConfig:
+    """What translations are scored by besides chrF++ and BLEU.
+
+    Attributes:
+      spm: the SentencePiece model of FLORES-200, for spBLEU; None: sacrebleu's own copy, which it downloads the first time.
+      comet: the `checkpoints/model.ckpt` of a COMET or xCOMET model, `hparams.yaml` beside that folder; None: no COMET.
+      comet_python: the Python of an environment with unbabel-comet; None: this one.
+      comet_batch: segments that COMET scores at a time.
+      comet_gpu: whether it does so on a GPU, of whose memory JAX must leave enough (XLA_PYTHON_CLIENT_MEM_FRACTION).
+    """
+
+    spm: str | None = None
+    comet: str | None = None
+    comet_python: str | None = None
+    comet_batch: int = 16
+    comet_gpu: bool = False
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields numbers out of range, and a Python that nothing asks for."""
+        if self.comet_batch < 1:
+            yield Problem("comet_batch", "at least 1")
+        if self.comet_python and not self.comet:
+            yield Problem("comet_python", "None without a checkpoint: add --gin.TranslationConfig.comet=FILE")
 
 
 @configurable
@@ -63,7 +97,12 @@ class HarnessConfig:
       max_length: tokens of a prompt and its answer together, of which older ones are cut; None: the model's longest sequence.
       batch_tokens: tokens that are scored at a time, padding included, over all devices.
       engine: what generates answers.
+      translation: what translations are scored by.
     """
+
+    RUN: ClassVar[str] = "aya_jax.evaluation.harness.benchmarks:run"
+    TOGETHER: ClassVar[bool] = True
+    NEEDS_MODEL: ClassVar[bool] = True
 
     tasks: tuple[str, ...]
     data_dir: str | None = None
@@ -78,6 +117,7 @@ class HarnessConfig:
     max_length: int | None = None
     batch_tokens: int = 2048
     engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
+    translation: TranslationConfig = field(default_factory=TranslationConfig)
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, numbers out of range, and what only a conversation has."""
@@ -117,6 +157,10 @@ class CodeConfig:
       workers: programs that run at the same time.
       engine: what generates them.
     """
+
+    RUN: ClassVar[str] = "aya_jax.evaluation.code.programs:run"
+    TOGETHER: ClassVar[bool] = True
+    NEEDS_MODEL: ClassVar[bool] = True
 
     benchmarks: tuple[str, ...] = ("humaneval", "mbpp")
     data_dir: str
@@ -174,13 +218,13 @@ class BenchmarkHookConfig(HookConfig):
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Root of `aya evaluate`: one measurement of one model.
+    """Root of `aya evaluate`: one measurement, of one model where what is measured `NEEDS_MODEL`.
 
     Attributes:
       model_dir: a run directory of `aya train`, one of its checkpoints, a converted model, or a Hugging Face directory; bind
-        MODEL_DIR.
+        MODEL_DIR. None where the measurement is of texts.
       adapter: a LoRA adapter in PEFT's format that is added to the weights; bind ADAPTER.
-      run_dir: where the results go, below `evaluations/`; None: the model's own directory. Bind RUN_DIR.
+      run_dir: where the results go, below `evaluations/`; None: the model's own directory, where there is one. Bind RUN_DIR.
       name: of the results' files.
       measure: what is measured.
       precision: number formats; None: those of the training run, or float32.
@@ -197,28 +241,39 @@ class EvaluateConfig:
         "measure.batch_tokens",
         "measure.engine",
         "measure.workers",
+        "measure.translation.comet_python",
+        "measure.translation.comet_batch",
+        "measure.translation.comet_gpu",
+        "measure.input",
+        "measure.answers",
         "compilation_cache",
     )
 
-    model_dir: str
+    model_dir: str | None = None
     adapter: str | None = None
     run_dir: str | None = None
     name: str = "held_out"
-    measure: HeldOutConfig | HarnessConfig | CodeConfig = field(default_factory=HeldOutConfig)
+    measure: (
+        HeldOutConfig | HarnessConfig | CodeConfig | IncludeConfig | ProfileConfig | BiasConfig | ContaminationConfig
+    ) = field(default_factory=HeldOutConfig)
     precision: PrecisionConfig | None = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
     compilation_cache: str | None = "~/.cache/aya_jax/compiled"
 
     def validate(self) -> Iterator[Problem]:
-        """Yields what is empty."""
-        if not self.model_dir:
+        """Yields what is empty, and what is missing for what is measured."""
+        if self.measure.NEEDS_MODEL and not self.model_dir:
             yield Problem("model_dir", "a trained model: add --gin.MODEL_DIR=...")
+        if not self.measure.NEEDS_MODEL and not self.run_dir:
+            yield Problem("run_dir", "where the results go, as there is no model's directory: add --gin.RUN_DIR=...")
+        if not self.measure.NEEDS_MODEL and self.model_dir:
+            yield Problem("model_dir", "None: what is measured here are texts that there are")
         if not self.name or "/" in self.name:
             yield Problem("name", "a file name without folders")
 
     @property
     def alone(self) -> str | None:
         """Why this cannot be done by several processes together; None if it can."""
-        if not isinstance(self.measure, HeldOutConfig):
-            return "benchmarks are run by one process, on all devices of its machine"
+        if not self.measure.TOGETHER:
+            return "this is measured by one process, on all devices of its machine"
         return None

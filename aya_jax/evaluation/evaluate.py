@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+from rich.console import Console
 
 from aya_jax.config import Resolved, UserError
-from aya_jax.evaluation.config import CodeConfig, EvaluateConfig, HarnessConfig
+from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.interop.model_dir import ModelDir, find_model, trained_with
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.transformer import Transformer
@@ -27,6 +31,9 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
       UserError: no model, or what the measurement needs is missing.
     """
     config, console = resolved.config, make_console(quiet=jax.process_index() != 0)
+    if not config.measure.NEEDS_MODEL:
+        run_on_texts(resolved, console)
+        return
     use_compilation_cache(config.compilation_cache)
     found = find_model(config.model_dir, console.print, config.adapter)
     mesh = make_mesh(config.mesh)
@@ -35,21 +42,31 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
     precision = config.precision or (trained.precision if trained else PrecisionConfig())
     model = Transformer(found.config, precision, config.mesh.logical_axes)
     file = results_file(config, found)
-    if isinstance(config.measure, HarnessConfig):
-        try:
-            from aya_jax.evaluation.harness import benchmarks  # lm-evaluation-harness takes seconds to import
-        except ModuleNotFoundError as error:
-            raise UserError(f"benchmarks need {error.name}: pip install 'aya_jax[eval]'") from error
+    with needing_harness():
+        _load(config.measure.RUN)(resolved, found, model, mesh, file, console)
 
-        benchmarks.run(resolved, found, model, mesh, file, console)
-    elif isinstance(config.measure, CodeConfig):
-        from aya_jax.evaluation.code import programs
 
-        programs.run(resolved, found, model, mesh, file, console)
-    else:
-        from aya_jax.evaluation import held_out
+def run_on_texts(resolved: Resolved[EvaluateConfig], console: Console) -> None:
+    """As `run`, of what needs no model."""
+    config = resolved.config
+    file = Path(config.run_dir) / FOLDER / f"{config.name}.json"
+    with needing_harness():
+        _load(config.measure.RUN_ON_TEXTS)(resolved, file, console)
 
-        held_out.run(resolved, found, trained and trained.data, model, mesh, file, console)
+
+@contextlib.contextmanager
+def needing_harness() -> Iterator[None]:
+    """Says how to install lm-evaluation-harness where something that needs it is imported and it is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"benchmarks need {error.name}: pip install 'aya_jax[eval]'") from error
+
+
+def _load(path: str) -> Callable[..., None]:
+    """A function by "module:name": imported when it is wanted, since some take seconds."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def results_file(config: EvaluateConfig, found: ModelDir) -> Path:

@@ -22,7 +22,7 @@ from aya_jax.data.batches import validation_batches
 from aya_jax.data.config import DataConfig, MixtureConfig
 from aya_jax.data.store import TokenStore
 from aya_jax.evaluation.config import EvaluateConfig, HeldOutConfig
-from aya_jax.interop.model_dir import ModelDir, load_params, vocabulary_info
+from aya_jax.interop.model_dir import ModelDir, load_params, trained_with, vocabulary_info
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
 from aya_jax.parallel.distributed import agree, whole
@@ -31,6 +31,7 @@ from aya_jax.training.state import abstract_params
 from aya_jax.training.validation import (
     HeldOut,
     Scored,
+    ScoreFunction,
     check_tokenizer,
     combine,
     held_out_store,
@@ -77,7 +78,6 @@ class Sample:
 def run(
     resolved: Resolved[EvaluateConfig],
     found: ModelDir,
-    trained: DataConfig | None,
     model: Transformer,
     mesh: Mesh,
     file: Path,
@@ -88,7 +88,6 @@ def run(
     Args:
       resolved: what is asked for.
       found: the model.
-      trained: the batches of its training run, if it has one.
       model: its shape, as it is run.
       mesh: what rows are divided over.
       file: of the summary.
@@ -97,9 +96,9 @@ def run(
     Raises:
       UserError: no held-out documents, or stores of another tokenizer.
     """
-    measured = resolved.config.measure
+    measured, trained = resolved.config.measure, trained_with(found)
     with jax.set_mesh(mesh):
-        data, tasks = held_out_data(measured, resolved.config.mesh, found, trained, mesh)
+        data, tasks = held_out_data(measured, resolved.config.mesh, found, trained and trained.data, mesh)
         params = load_params(found, abstract_params(model, mesh))
         heading = {
             "name": resolved.config.name,
@@ -181,9 +180,10 @@ def measure(
     params: Any,
     mesh: Mesh,
     console: Console,
+    score: ScoreFunction | None = None,
 ) -> list[Sample]:
-    """Scores every held-out document of the tasks."""
-    score, share = make_score(model, mesh), row_share(mesh, model.rules)
+    """Scores every held-out document of the tasks; with `make_score(model, mesh)` of before, without compiling it again."""
+    score, share = score or make_score(model, mesh), row_share(mesh, model.rules)
     samples: list[Sample] = []
     for task in track(tasks, "evaluating", console=console, disable=not console.is_terminal):
         held_out = held_out_store(data.store_dir, task)

@@ -55,9 +55,7 @@ class Sample:
     doc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def write(
-    file: Path, heading: Mapping[str, Any], samples: Sequence[Sample], *, first: bool = True
-) -> dict[str, Any]:
+def write(file: Path, heading: Mapping[str, Any], samples: Sequence[Sample], *, first: bool = True) -> dict[str, Any]:
     """Writes the records and, last, the summary, which it returns; of several processes the `first` alone writes."""
     summary = {**heading, "families": summarize(samples)}
     if not first:

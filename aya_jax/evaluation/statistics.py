@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -145,20 +145,43 @@ def differences(first: Scores, second: Scores, *, resamples: int = RESAMPLES, se
     left, right, languages = _shared(first, second)
     gaps, binary = right - left, _is_binary(left) and _is_binary(right)
     means, drawn = column_means(gaps, resamples, seed)
-    counts = _counts(gaps)
+    return differences_of(languages, means, drawn, _counts(gaps), items=len(gaps) if binary else None)
+
+
+def differences_of(
+    languages: Sequence[str],
+    estimates: np.ndarray,
+    drawn: np.ndarray,
+    counts: np.ndarray,
+    *,
+    items: int | None = None,
+) -> Differences:
+    """Differences by language and of the languages' mean, from what resamples of shared questions gave.
+
+    Args:
+      languages: their names.
+      estimates: the differences, float64 [languages].
+      drawn: of each resample, float64 [resamples, languages].
+      counts: questions of each language, [languages].
+      items: where answers are right or wrong, how many different questions there are.
+    """
     by_language = [
-        _difference(means[k], drawn[:, k], int(counts[k]), int(counts[k]) if binary else None)
-        for k in range(len(means))
+        _difference(estimates[k], drawn[:, k], int(counts[k]), None if items is None else int(counts[k]))
+        for k in range(len(estimates))
     ]
     adjusted = holm([found.p for found in by_language])
-    macro = _difference(
-        float(np.mean(means)), np.nanmean(drawn, axis=1), int(np.sum(counts)), len(gaps) if binary else None
-    )
+    macro = _difference(float(np.mean(estimates)), np.nanmean(drawn, axis=1), int(np.sum(counts)), items)
     return Differences(
-        languages,
+        tuple(languages),
         tuple(dataclasses.replace(found, adjusted=p) for found, p in zip(by_language, adjusted, strict=True)),
         macro,
     )
+
+
+def means_of(estimates: np.ndarray, drawn: np.ndarray) -> Means:
+    """Scores of languages [languages], and their mean, with the intervals of resamples [resamples, languages]."""
+    macro = _interval(float(np.mean(estimates)), np.nanmean(drawn, axis=1))
+    return Means(tuple(_interval(estimates[k], drawn[:, k]) for k in range(len(estimates))), macro)
 
 
 def column_means(values: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,6 +216,22 @@ def resample_counts(items: int, resamples: int, seed: int) -> Iterator[np.ndarra
         yield np.bincount(places.ravel(), minlength=size * items).reshape(size, items).astype(np.float64)
 
 
+def percentiles(drawn: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the middle `level` of resamples, of those that are numbers; [resamples, ...] -> two of [...].
+
+    Where there is no number at all, there is no end (not a number).
+    """
+    tails = (1 - level) / 2, (1 + level) / 2
+    flat = drawn.reshape(len(drawn), -1)
+    ends = np.full((2, flat.shape[1]), np.nan)
+    whole = ~np.isnan(flat).any(axis=0)
+    ends[:, whole] = np.quantile(flat[:, whole], tails, axis=0)  # many times as quick as `nanquantile`
+    for column in np.flatnonzero(~whole & ~np.isnan(flat).all(axis=0)):
+        ends[:, column] = np.nanquantile(flat[:, column], tails)
+    low, high = ends.reshape(2, *drawn.shape[1:])
+    return low, high
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of a family of tests, adjusted so that the chance of any false finding stays (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")
@@ -209,7 +248,7 @@ def detectable(error: float, *, power: float = 0.8) -> float:
 
 
 def _interval(estimate: float, drawn: np.ndarray) -> Interval:
-    low, high = np.nanquantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    low, high = percentiles(drawn)
     return Interval(float(estimate), float(low), float(high), float(np.nanstd(drawn, ddof=1)))
 
 
@@ -225,8 +264,17 @@ def _wilson(found: Interval, items: int) -> Interval:
     """Wilson's interval of a share in place of one without width."""
     if found.error > 0:
         return found
-    share = binomtest(round(found.estimate * items), items).proportion_ci(LEVEL, method="wilson")
-    return Interval(found.estimate, share.low, share.high, (share.high - share.low) / (2 * norm.ppf((1 + LEVEL) / 2)))
+    low, high = wilson_interval(found.estimate, items)
+    return Interval(found.estimate, low, high, (high - low) / (2 * norm.ppf((1 + LEVEL) / 2)))
+
+
+def wilson_interval(share: float, items: int, confidence: float = LEVEL) -> tuple[float, float]:
+    """The score interval of a share of so many items (Wilson 1927); the share may be of half points."""
+    z = float(norm.ppf((1.0 + confidence) / 2.0))
+    spread = z * z / items
+    middle = (share + spread / 2.0) / (1.0 + spread)
+    half = math.sqrt(max(0.0, share * (1.0 - share)) * spread + spread**2 / 4.0) / (1.0 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _difference(estimate: float, drawn: np.ndarray, shared: int, binary_items: int | None) -> Difference:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -89,7 +89,7 @@ def answer_one(generator: Generator, request: Request, console: Console) -> None
 
 
 def answer_rows(generator: Generator, rows: list[Row], journal: Journal | SharedJournal, console: Console) -> None:
-    """Answers the rows that the journal lacks, and shows how fast."""
+    """Answers the rows that the journal lacks, and shows how fast; of several turns the first ones of all rows come first."""
     done = journal.done
     left = [row for row in rows if int(row.request.id) not in done]
     if done:
@@ -104,16 +104,26 @@ def answer_rows(generator: Generator, rows: list[Row], journal: Journal | Shared
     begin, tokens, failed = time.perf_counter(), 0, 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("generating", total=len(rows), completed=len(done), rate="")
-        for response in generator.generate(row.request for row in left):
-            if isinstance(response, FailedResponse):
-                console.print(
-                    f"row {int(response.id) + 1} has no answer: {response.error}", highlight=False, markup=False
-                )
-                failed += 1
-                continue
-            journal.add(int(response.id), record(rows[int(response.id)], response))
-            tokens += sum(len(completion.tokens) for completion in response.completions)
-            progress.update(task, advance=1, rate=f"{tokens / (time.perf_counter() - begin):,.0f} tokens/s")
+        asked = left
+        while asked:
+            going_on = []
+            for response in generator.generate([_request(row, journal) for row in asked]):
+                number = int(response.id)
+                if isinstance(response, FailedResponse):
+                    console.print(f"row {number + 1} has no answer: {response.error}", highlight=False, markup=False)
+                    failed += 1
+                    continue
+                found = record(rows[number], response, journal.begun.get(number))
+                over = len(found["completions"]) > len(rows[number].later)
+                if over:
+                    journal.add(number, found)
+                else:
+                    journal.begin(number, found)
+                    going_on.append(rows[number])
+                tokens += sum(len(completion.tokens) for completion in response.completions)
+                rate = f"{tokens / (time.perf_counter() - begin):,.0f} tokens/s"
+                progress.update(task, advance=int(over), rate=rate)
+            asked = going_on
     seconds = time.perf_counter() - begin
     console.print(
         f"{len(left) - failed:,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / max(seconds, 1e-9):,.0f} tokens/s",
@@ -125,12 +135,29 @@ def answer_rows(generator: Generator, rows: list[Row], journal: Journal | Shared
         )
 
 
-def record(row: Row, response: Response) -> dict[str, Any]:
-    """A line of the output: the row's own fields, and what came of it."""
+def _request(row: Row, journal: Journal | SharedJournal) -> Request:
+    """What a row asks next."""
+    before = journal.begun.get(int(row.request.id), {"completions": []})
+    return row.following([completion["text"] for completion in before["completions"]])
+
+
+def record(row: Row, response: Response, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A line of the output: the row's own fields, and what came of it.
+
+    Of a row with several turns, completions are one for each turn, and the prompt is that of the last.
+
+    Args:
+      row: what was asked.
+      response: its answer, or that to its next turn.
+      before: the record of the turns before.
+    """
     fields = {**row.fields, "id": row.fields.get("id", response.id)}
     sampling = row.request.sampling
     answer: dict[str, Any] = {
-        "completions": [_completion(completion, sampling) for completion in response.completions],
+        "completions": [
+            *(before["completions"] if before else ()),
+            *(_completion(completion, sampling) for completion in response.completions),
+        ],
         "prompt_tokens": response.prompt_tokens,
     }
     if response.prompt:

@@ -21,8 +21,9 @@ class GenerateConfig:
       prompt: one prompt; the answer is printed. Bind PROMPT.
       chat: the prompt is what a user says in a conversation, and the model's chat template is put around it; without a
         prompt or a file, a conversation in the terminal. `--chat` sets it.
-      input: a .jsonl or .jsonl.gz file; a row has `prompt` (a text) or `messages` (role and content), and may have `id` and
-        `sampling` (fields of SamplingConfig that differ for it). Bind INPUT.
+      input: a .jsonl or .jsonl.gz file; a row has `prompt` (a text), `messages` (role and content) or, in a conversation,
+        `turns` (what the user says, turn by turn), and may have `id` and `sampling` (fields of SamplingConfig that differ for
+        it). Bind INPUT.
       output: the .jsonl file to write: the input's rows in their order, each with `completions`. Bind OUTPUT.
       sampling: how the next token is chosen, and when to stop; each row of a file has a seed of its own that follows from this
         one and the row's number.

@@ -16,7 +16,12 @@ _SYNC_SECONDS = 1.0
 
 
 class Journal:
-    """`OUTPUT.partial`: a line that says what is asked, then a line for each answer; a context."""
+    """`OUTPUT.partial`: a line that says what is asked, then a line for each answer; a context.
+
+    Attributes:
+      path: of the journal.
+      begun: records of rows of which only the first turns have been answered.
+    """
 
     def __init__(self, output: str | Path, question: str):
         """Opens the journal of an output file, or makes it.
@@ -31,6 +36,7 @@ class Journal:
         self._output = Path(output)
         self.path = self._output.with_name(self._output.name + ".partial")
         self._places: dict[int, tuple[int, int]] = {}  # where each row's line is, and how long
+        self.begun: dict[int, dict[str, Any]] = {}
         self._synced = time.monotonic()
         if self._output.exists():
             raise UserError(
@@ -51,6 +57,16 @@ class Journal:
     def add(self, row: int, record: dict[str, Any]) -> None:
         """Keeps a row's answer."""
         self._write(row, {"row": row, "record": record})
+        self.begun.pop(row, None)
+        self._sync()
+
+    def begin(self, row: int, record: dict[str, Any]) -> None:
+        """Keeps the answers to a row's first turns."""
+        self._write(None, {"row": row, "begun": record})
+        self.begun[row] = record
+        self._sync()
+
+    def _sync(self) -> None:
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -98,7 +114,12 @@ class Journal:
                 "over, or choose another OUTPUT"
             )
         for at, line in lines[1:]:
-            self._places[json.loads(line)["row"]] = at, len(line)
+            content = json.loads(line)
+            if "begun" in content:
+                self.begun[content["row"]] = content["begun"]
+            else:
+                self._places[content["row"]] = at, len(line)
+                self.begun.pop(content["row"], None)
 
     def _write(self, row: int | None, content: dict[str, Any]) -> None:
         line = json.dumps(content, ensure_ascii=False).encode() + b"\n"

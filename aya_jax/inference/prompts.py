@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,27 @@ class Row:
 
     Attributes:
       fields: as they are in the file.
-      request: what it asks; its id is the row's number, from 0.
+      request: what it asks first; its id is the row's number, from 0.
+      later: what the user says next, turn by turn, once the turn before has its answer.
     """
 
     fields: Mapping[str, Any]
     request: Request
+    later: tuple[str, ...] = ()
+
+    def following(self, answers: Sequence[str]) -> Request:
+        """What it asks next, after the answers that there are to its first turns.
+
+        Each turn draws by a seed of its own.
+        """
+        if not answers:
+            return self.request
+        messages = list(self.request.prompt)
+        for answer, turn in zip(answers, self.later, strict=False):
+            messages += [Message("assistant", answer), Message("user", turn)]
+        seed = row_seed(self.request.sampling.seed, str(len(answers)))
+        sampling = dataclasses.replace(self.request.sampling, seed=seed)
+        return Request(id=self.request.id, prompt=tuple(messages), sampling=sampling)
 
 
 class _Wrong(Exception):
@@ -41,9 +57,9 @@ def read_rows(file: str | Path, sampling: SamplingConfig, *, chat: bool) -> list
     """The rows of a .jsonl or .jsonl.gz file.
 
     Args:
-      file: of rows with `prompt` or `messages`.
+      file: of rows with `prompt`, `messages` or `turns` (what a user says, turn by turn; each is answered before the next).
       sampling: what a row's own `sampling` changes.
-      chat: a `prompt` is what a user says.
+      chat: a `prompt` is what a user says; `turns` always are, and ask for it.
 
     A row that names no seed has one that follows from `sampling.seed` and its number.
 
@@ -88,9 +104,25 @@ def _row(text: str, number: str, sampling: SamplingConfig, chat: bool) -> Row:
     except ValueError as error:
         raise _Wrong(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise _Wrong("expected an object with `prompt` or `messages`")
+        raise _Wrong("expected an object with `prompt`, `messages` or `turns`")
     chosen = _sampling(fields.get("sampling", {}), dataclasses.replace(sampling, seed=row_seed(sampling.seed, number)))
+    if "turns" in fields and not {"prompt", "messages"} & fields.keys():
+        first, *later = _turns(fields["turns"], chat)
+        if later and chosen.n > 1:
+            raise _Wrong(
+                f"sampling.n = {chosen.n}: one sample of a conversation of {1 + len(later)} turns is gone on with"
+            )
+        request = Request(id=number, prompt=(Message("user", first),), sampling=chosen)
+        return Row(fields, request, tuple(later))
     return Row(fields, Request(id=number, prompt=_prompt(fields, chat), sampling=chosen))
+
+
+def _turns(turns: Any, chat: bool) -> list[str]:
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) and turn for turn in turns):
+        raise _Wrong(f"turns = {turns!r:.40}: expected a list of texts")
+    if not chat:
+        raise _Wrong("turns: they are a conversation; add --chat")
+    return turns
 
 
 def row_seed(seed: int, number: str) -> int:
@@ -100,7 +132,7 @@ def row_seed(seed: int, number: str) -> int:
 
 def _prompt(fields: Mapping[str, Any], chat: bool) -> Prompt:
     if ("prompt" in fields) == ("messages" in fields):
-        raise _Wrong("expected either `prompt` or `messages`")
+        raise _Wrong("expected either `prompt`, `messages` or `turns`")
     if "prompt" in fields:
         prompt = fields["prompt"]
         if not isinstance(prompt, str) or not prompt:

@@ -18,6 +18,7 @@ class SharedJournal:
 
     Attributes:
       path: of the journal.
+      begun: as the journal's.
     """
 
     def __init__(self, output: str | Path, question: str):
@@ -34,6 +35,8 @@ class SharedJournal:
                 "run are the same on all machines"
             )
         self._done = set(agree_on(sorted(self._own.done) if self._own else []))
+        begun = agree_on(list(self._own.begun.items()) if self._own else [])
+        self.begun: dict[int, dict[str, Any]] = dict(begun)
 
     @property
     def done(self) -> set[int]:
@@ -43,8 +46,15 @@ class SharedJournal:
     def add(self, row: int, record: dict[str, Any]) -> None:
         """Keeps a row's answer."""
         self._done.add(row)
+        self.begun.pop(row, None)
         if self._own is not None:
             self._own.add(row, record)
+
+    def begin(self, row: int, record: dict[str, Any]) -> None:
+        """As `Journal.begin`."""
+        self.begun[row] = record
+        if self._own is not None:
+            self._own.begin(row, record)
 
     def finish(self) -> None:
         """As `Journal.finish`; when it returns, the output is there."""

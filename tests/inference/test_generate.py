@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -189,3 +192,112 @@ def test_a_journal_that_is_no_such_file_is_not_lost(tmp_path):
     with pytest.raises(UserError, match="remove it to start over"):
         Journal(tmp_path / "out.jsonl", "mine")
     assert (tmp_path / "out.jsonl.partial").read_text().count("\n") == 2
+
+
+class Talker(Echo):
+    """Says the last thing it was told in capitals, and the number of turns before it."""
+
+    def generate(self, requests):
+        for request in reversed(list(requests)):
+            self.asked.append(request.prompt)
+            last = request.prompt[-1].content
+            if last == "poison":
+                yield FailedResponse(id=request.id, completions=(), prompt_tokens=0, error="refused")
+                continue
+            if last == "stop":
+                raise KeyboardInterrupt
+            text = f"{last.upper()} {len(request.prompt)} {request.sampling.seed % 1000}"
+            completions = (Completion(text=text, tokens=(), finish_reason="stop"),)
+            yield Response(id=request.id, completions=completions, prompt_tokens=len(request.prompt))
+
+
+@pytest.fixture
+def talker(monkeypatch):
+    generator = Talker()
+    monkeypatch.setattr(generate, "open_model", lambda config, say: generator)
+    return generator
+
+
+def test_every_turn_is_answered_behind_the_answers_to_those_before(tmp_path, talker):
+    write(
+        tmp_path / "in.jsonl",
+        {"question_id": 1, "turns": ["a", "b", "c"], "category": "x"},
+        {"question_id": 2, "turns": ["d"]},
+        {"messages": [{"role": "user", "content": "e"}]},
+    )
+    assert aya(tmp_path, "GenerateConfig.chat=True") == 0
+    rows = read(tmp_path / "out.jsonl")
+    said = [[completion["text"] for completion in row["completions"]] for row in rows]
+    assert [[text.rsplit(" ", 1)[0] for text in texts] for texts in said] == [["A 1", "B 3", "C 5"], ["D 1"], ["E 1"]]
+    assert len({text.rsplit(" ", 1)[1] for text in said[0]}) == 3  # every turn draws anew
+    assert (rows[0]["turns"], rows[0]["category"], rows[0]["prompt_tokens"]) == (["a", "b", "c"], "x", 5)
+    last = talker.asked[-1]
+    assert [(message.role, message.content) for message in last] == [
+        ("user", "a"), ("assistant", said[0][0]), ("user", "b"), ("assistant", said[0][1]), ("user", "c"),
+    ]  # fmt: skip
+
+
+def test_a_conversation_that_was_stopped_goes_on_at_its_turn(tmp_path, talker, capsys):
+    """Of three rows one is whole, one has its first turn, and one has nothing when it stops."""
+    write(tmp_path / "in.jsonl", {"turns": ["stop", "x"]}, {"turns": ["a", "b"]}, {"turns": ["c"]})
+    assert aya(tmp_path, "GenerateConfig.chat=True") == 130
+    partial = tmp_path / "out.jsonl.partial"
+    partial.write_bytes(partial.read_bytes() + b'{"row": 1, "begun')  # cut off within a line
+    talker.asked.clear()
+    assert aya(tmp_path, "GenerateConfig.chat=True") == 130
+    assert [prompt[-1].content for prompt in talker.asked] == ["b", "stop"]
+    assert "1 of 3 rows were answered before" in capsys.readouterr().out
+    whole, Talker.generate = Talker.generate, lambda self, requests: whole(self, map(harmless, requests))
+    try:
+        assert aya(tmp_path, "GenerateConfig.chat=True") == 0
+    finally:
+        Talker.generate = whole
+    assert [len(row["completions"]) for row in read(tmp_path / "out.jsonl")] == [2, 2, 1]
+    again = tmp_path / "again.jsonl"
+    talker.asked.clear()
+    write(tmp_path / "in.jsonl", {"turns": ["hello", "x"]}, {"turns": ["a", "b"]}, {"turns": ["c"]})
+    assert aya(tmp_path, "GenerateConfig.chat=True", f"OUTPUT={again}") == 0
+    assert read(again)[1:] == read(tmp_path / "out.jsonl")[1:]  # as if it had never been stopped
+
+
+def harmless(request):
+    """The request with "stop" said otherwise."""
+    prompt = tuple(
+        dataclasses.replace(message, content=message.content.replace("stop", "hello")) for message in request.prompt
+    )
+    return dataclasses.replace(request, prompt=prompt)
+
+
+def test_a_later_turn_that_fails_is_asked_for_again(tmp_path, talker, capsys):
+    write(tmp_path / "in.jsonl", {"turns": ["a", "poison"]})
+    for _ in range(2):
+        assert aya(tmp_path, "GenerateConfig.chat=True") == 1
+        assert "row 1 has no answer: refused" in capsys.readouterr().out
+    assert [prompt[-1].content for prompt in talker.asked] == ["a", "poison", "poison"]
+
+
+@pytest.mark.parametrize(
+    ("row", "chat", "problem"),
+    [
+        ({"turns": ["a", "b"]}, False, "turns: they are a conversation; add --chat"),
+        ({"turns": []}, True, "expected a list of texts"),
+        ({"turns": ["a", 1]}, True, "expected a list of texts"),
+        ({"turns": ["a", "b"], "sampling": {"n": 2}}, True, "sampling.n = 2: one sample of a conversation of 2 turns"),
+        ({"turns": ["a"], "prompt": "a"}, True, None),
+    ],
+)
+def test_turns_that_cannot_be_answered_are_named(tmp_path, row, chat, problem):
+    file = write(tmp_path / "in.jsonl", row)
+    if problem is None:
+        assert read_rows(file, SamplingConfig(), chat=chat)[0].later == ()  # a prompt is what is asked
+        return
+    with pytest.raises(UserError, match=rf"in\.jsonl:1: .*{problem}"):
+        read_rows(file, SamplingConfig(), chat=chat)
+
+
+@pytest.mark.real_data
+def test_mt_bench_has_two_turns_each(tmp_path):
+    file = Path(os.environ["AYA_DATA"]) / "eval/mt_bench/question.jsonl"
+    rows = read_rows(file, SamplingConfig(), chat=True)
+    assert len(rows) == 64
+    assert {len(row.later) for row in rows} == {1}

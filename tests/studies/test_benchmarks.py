@@ -6,11 +6,12 @@ import re
 
 import numpy as np
 import pytest
+import sacrebleu
 
 from aya_jax.cli import main
 from aya_jax.config import UserError, resolve
 from aya_jax.evaluation.results import Sample, write
-from aya_jax.studies import benchmarks
+from aya_jax.studies import benchmarks, benchmarks_page
 from aya_jax.studies.config import CompareConfig
 
 LANGUAGES = ("ar", "de", "he")
@@ -136,3 +137,65 @@ def test_mistakes_are_named(tmp_path, answers):
     file.write_text(file.read_text().replace('"family"', '"famly"', 1))
     with pytest.raises(UserError, match=r"samples\.jsonl, line 1: not a record of a benchmark"):
         compared(folder)
+
+
+def test_translations_are_compared_as_corpora(tmp_path):
+    """Scores and differences are sacrebleu's of the corpus; the mean of sentences' scores is another number."""
+    right = ["Das alte Haus steht schon lange am Fluss, und keiner wohnt darin.", "Ja.", "Er geht nach Hause."] * 20
+    said = {"a": ["Das Haus ist am Wasser.", "Ja.", "Er ging heim."] * 20, "b": [text[:-5] for text in right]}
+    for name, texts in said.items():
+        samples = [
+            Sample(
+                id=f"flores_en_de/{n}", task="flores_en_de", family="flores_en_x", item=f"flores_en_x/{n}", language="de",
+                metrics={"chrf++": 50.0}, prediction=f" {text}\n", target=None, prompt="",
+                doc={"source": "?", "reference": right[n]},
+            )
+            for n, text in enumerate(texts)
+        ]  # fmt: skip
+        facts = {
+            "kind": "benchmarks",
+            "weights_digest": "0" * 64,
+            "fingerprint": "f",
+            "harness": "0.4.13",
+            "limit": None,
+        }
+        write(tmp_path / name / "evaluations" / "benchmarks.json", facts, samples)
+    scores = [sacrebleu.corpus_chrf([t.strip() for t in said[name]], [right], word_order=2).score for name in "ab"]
+    models, (flores,) = compared(tmp_path / "a", tmp_path / "b", resamples=200)
+    assert [means.macro.estimate for means in flores.means] == pytest.approx(scores)
+    assert flores.against[0].macro.interval.estimate == pytest.approx(scores[1] - scores[0])
+    (sentence,) = benchmarks.sentences(models, [flores])
+    assert sentence.startswith(f"b is better than a: {scores[1] - scores[0]:+.1f} (")
+    cell = benchmarks_page.heat_map(models, [flores], 1).rows[0][1]
+    assert cell.text == f"{scores[1]:.1f}"
+
+
+def test_what_is_no_share_of_right_answers_is_compared_in_its_own_unit(tmp_path):
+    """Each metric by itself: words as they are, shares in percent, an index with more digits; none is better."""
+    added = {"words": 12.0, "cut_short": 0.25, "rix": 0.125}
+    for name, times in (("a", 0), ("b", 1)):
+        samples = [
+            Sample(
+                id=f"profile_de/{n}", task="profile_de", family="profile", item=str(n), language="de", prediction="x",
+                metrics={"words": 1000.0 + n + 12 * times, "rix": 2.0 + n % 2 + times / 8, "cut_short": 0.5 + times / 4},
+                target=None, prompt="?",
+            )
+            for n in range(30)
+        ]  # fmt: skip
+        facts = {"kind": "benchmarks", "weights_digest": "", "fingerprint": "f", "harness": None, "limit": None}
+        units = {"words": "words", "cut_short": "%", "rix": ""}
+        write(tmp_path / name / "evaluations" / "benchmarks.json", facts | {"units": units}, samples)
+    models, found = compared(tmp_path / "a", tmp_path / "b", resamples=200)
+    assert {b.metric: b.against[0].macro.interval.estimate for b in found} == pytest.approx(added)
+    said = benchmarks.sentences(models, found)
+    assert [sentence.partition(" (")[0] for sentence in said] == [
+        "b is higher than a: +12.0",
+        "b is higher than a: +25.0",
+        "b is higher than a: +0.12",
+    ]
+    row = [cell.text for cell in benchmarks_page.heat_map(models, found, 1).rows[0]]
+    assert row == ["de", "1026.5", "75.0", "2.62"]
+    _, (one,) = compared(tmp_path / "a", tmp_path / "b", metric="rix", resamples=200)
+    assert one.metric == "rix"
+    page = benchmarks_page.render(models, found, CompareConfig(run_dirs=("a", "b")), said, [])
+    assert page.count("profile: answers") == 1

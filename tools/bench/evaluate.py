@@ -7,8 +7,7 @@ tokens), a random model and a byte-level BPE of its vocabulary's size, trained o
 process of its own from its start to its results, in turn; medians of wall time, with imports, reading tasks, loading
 weights and (ours) compiled programs and the task index kept from the run before, which is not counted. The peer runs
 `lm_eval.evaluate` over `HFLM` in float32 with its batch size; its rows come from the same folder. Scores of both are
-compared at the end. Then ours alone: statistics over 100,000 records of multiple-choice questions. Needs torch and
-transformers.
+compared at the end. Needs torch and transformers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from generate import save_random_weights
 from train_step import read_model
 
@@ -82,8 +80,6 @@ def main() -> None:
                 f"ratio {theirs / ours:.2f}; {same}",
                 flush=True,
             )
-    seconds = statistics_seconds()
-    print(f"statistics of 100,000 records, and of two models' differences on them: {seconds:.1f} s")
 
 
 def train_tokenizer(folder: Path, size: int) -> None:
@@ -166,30 +162,6 @@ def agreement(ours: dict, theirs: dict) -> str:
     ]
     worst = max(abs(left - right) for left, right in pairs)
     return f"{len(pairs)} scores, the largest difference {worst:.4f}"
-
-
-def statistics_seconds() -> float:
-    """Of 100,000 records in 25 languages: means, macro mean and differences, with intervals."""
-    from aya_jax.evaluation.results import Sample, summarize, tabulate
-    from aya_jax.evaluation.statistics import differences
-
-    rng = np.random.default_rng(0)
-    models = [
-        [
-            Sample(
-                id=f"quiz_{k}/{n}", task=f"quiz_{k}", family="quiz", item=f"quiz/{n}", language=f"l{k}",
-                metrics={"acc": float(right)}, prediction=0, target=0, prompt="",
-            )
-            for k in range(25)
-            for n, right in enumerate(rng.random(4000) < 0.5)
-        ]
-        for _ in range(2)
-    ]  # fmt: skip
-    start = time.perf_counter()
-    summarize(models[0])
-    first, second = (tabulate(model)["quiz", "acc"] for model in models)
-    differences(first, second)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

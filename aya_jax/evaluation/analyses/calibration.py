@@ -48,6 +48,7 @@ class Calibration:
     Attributes:
       count: answers.
       ece: expected calibration error.
+      ece_one_bin: with one bin, whose error is |accuracy - confidence|.
       brier: Brier score over all choices.
       accuracy: share of answers whose likeliest choice is right.
       confidence: mean probability of the likeliest choice.
@@ -56,6 +57,7 @@ class Calibration:
 
     count: int
     ece: Estimate
+    ece_one_bin: Estimate
     brier: Estimate
     accuracy: Estimate
     confidence: Estimate
@@ -86,11 +88,11 @@ def calibration(
     def statistic(counts: np.ndarray) -> np.ndarray:
         errors = np.array([equal_mass_error(row, confidence, correct, bins) for row in counts])
         means = counts @ np.stack([brier, correct, confidence], axis=1) / len(confidence)
-        return np.column_stack([errors, means])
+        return np.column_stack([errors, np.abs(means[:, 1] - means[:, 2]), means])
 
     found = estimate(statistic, len(records), bootstrap)
     table = reliability(confidence, correct, bins)
-    return Calibration(len(records), found.at(0), found.at(1), found.at(2), found.at(3), table)
+    return Calibration(len(records), *(found.at(number) for number in range(5)), table)
 
 
 def scored(records: Sequence[ChoiceRecord], file: str = "records") -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,8 @@
-"""The bootstrap that the analyses and the generation profile share.
+"""The bootstrap of whatever is no mean of scores: ratios, deviations, calibration errors, ranks.
+
+`evaluation/statistics.py` has the bootstrap of means and of their differences, for which one product of matrices does. Draws,
+the number of them, the level and the percentiles are that file's; what is here is only that a result may be any function of
+the sample, may be undefined in a resample, and is one of many at once.
 
 A statistic is written once, as a function of how many copies of each question there are: counts [R, N] in, one result for
 each of the R rows out. With one copy of everything it gives the estimate; with counts drawn as N draws with replacement
@@ -11,13 +15,13 @@ ranks) resampling adds noise of its own, and an interval can lie above its estim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from aya_jax.evaluation.statistics import resample_counts
+from aya_jax.evaluation.statistics import LEVEL, RESAMPLES, percentiles, resample_counts
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Copies of each sample, float64 [R, N] → results [R, ...]; NaN where a resample leaves the result undefined."""
@@ -33,8 +37,8 @@ class Bootstrap:
       seed: of the draws.
     """
 
-    resamples: int = 1000
-    confidence: float = 0.95
+    resamples: int = RESAMPLES
+    confidence: float = LEVEL
     seed: int = 0
 
 
@@ -81,9 +85,9 @@ def estimate(statistic: Statistic, size: int, bootstrap: Bootstrap) -> Estimates
     value = np.asarray(statistic(np.ones((1, size))), np.float64)[0]
     if bootstrap.resamples == 0 or size == 0:
         return Estimates(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    drawn = np.concatenate([statistic(counts) for counts in resample(size, bootstrap)])
-    low, high = _quantiles(drawn, bootstrap.confidence)
-    return Estimates(value, low, high)
+    counts = resample_counts(size, bootstrap.resamples, bootstrap.seed)
+    drawn = np.concatenate([statistic(of_some) for of_some in counts])
+    return Estimates(value, *percentiles(drawn, bootstrap.confidence))
 
 
 def estimate_sums(statistic: Statistic, columns: np.ndarray, bootstrap: Bootstrap) -> Estimates:
@@ -103,31 +107,13 @@ def estimate_sums(statistic: Statistic, columns: np.ndarray, bootstrap: Bootstra
         return Estimates(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     rng = np.random.default_rng(bootstrap.seed)
     drawn = rng.multinomial(len(columns), numbers / len(columns), size=bootstrap.resamples)
-    return Estimates(value, *_quantiles(statistic(drawn @ kinds), bootstrap.confidence))
-
-
-def resample(size: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
-    """Counts of each of `size` samples in draws with replacement: float64 [r, size], rows of which sum to `size`."""
-    return resample_counts(size, bootstrap.resamples, bootstrap.seed)
+    return Estimates(value, *percentiles(statistic(drawn @ kinds), bootstrap.confidence))
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Element by element; NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
-
-
-def _quantiles(drawn: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """The interval's ends over the first dim, of what is defined; [R, ...] → two of [...]."""
-    tail = (1.0 - confidence) / 2
-    flat = drawn.reshape(len(drawn), -1)
-    ends = np.full((2, flat.shape[1]), np.nan)
-    whole = ~np.isnan(flat).any(axis=0)
-    ends[:, whole] = np.quantile(flat[:, whole], [tail, 1.0 - tail], axis=0)
-    for column in np.flatnonzero(~whole & ~np.isnan(flat).all(axis=0)):
-        ends[:, column] = np.nanquantile(flat[:, column], [tail, 1.0 - tail])
-    low, high = ends.reshape(2, *drawn.shape[1:])
-    return low, high
 
 
 def _number(value: float) -> float | None:

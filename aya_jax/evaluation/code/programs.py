@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from aya_jax.config import Resolved, UserError
+from aya_jax.config import Resolved
 from aya_jax.data.chat import Message
 from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.code.pass_at_k import pass_at_k
@@ -30,9 +31,11 @@ from aya_jax.evaluation.config import CodeConfig, EvaluateConfig
 from aya_jax.evaluation.results import Sample, write
 from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
 from aya_jax.evaluation.tables import show
-from aya_jax.inference.protocol import FailedResponse, Prompt, Request
+from aya_jax.evaluation.writing import write_texts
+from aya_jax.inference.protocol import Prompt, Request
 from aya_jax.interop.model_dir import ModelDir
 from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.distributed import agree_on
 
 _AT_A_TIME = 64  # problems whose programs are run between two looks at the progress
 
@@ -64,7 +67,9 @@ def run(
             written = write_programs(config, problems, subject, answers, tracker(console))
         samples = judge(config, problems, written, tracker(console))
         ends = Counter(end for sample in samples for end in sample.doc["ends"])
-        summary = write(file, heading | {"programs_ended": dict(sorted(ends.items()))}, samples)
+        summary = write(
+            file, heading | {"programs_ended": dict(sorted(ends.items()))}, samples, first=jax.process_index() == 0
+        )
     show(console, summary)
     ended = ", ".join(f"{name} {count:,}" for name, count in summary["programs_ended"].items())
     console.print(f"Programs: {ended}.", highlight=False)
@@ -99,7 +104,7 @@ def write_programs(
     Raises:
       UserError: a problem does not fit the model; it names the problem.
     """
-    keys, wanted = {}, {}
+    requests = []
     for problem, prompt in (pair for pairs in problems.values() for pair in pairs):
         stop = () if config.chat else problem.stop
         sampling = dataclasses.replace(config.sampling, n=config.samples, stop=stop)
@@ -107,20 +112,11 @@ def write_programs(
             sampling = dataclasses.replace(sampling, temperature=0.0)
         asked: Prompt = (Message("user", problem.question),) if config.chat else prompt
         text = problem.question if config.chat else prompt
-        keys[problem.id] = question("program", config.chat, text, dataclasses.asdict(sampling))
-        if answers.get(keys[problem.id]) is None:
-            wanted[problem.id] = Request(id=problem.id, prompt=asked, sampling=sampling)
-    with track("programs written", len(wanted)) as advance:
-        if wanted:
-            with subject.generator(config.engine, subject.max_length(config.max_length)) as generator:
-                for response in generator.generate(wanted.values()):
-                    if isinstance(response, FailedResponse):
-                        raise UserError(
-                            f"{response.id}: {response.error}; what was written before is kept: start again"
-                        )
-                    answers.put({keys[response.id]: [completion.text for completion in response.completions]})
-                    advance(1)
-    return {problem: answers.get(key) for problem, key in keys.items()}
+        key = question("program", config.chat, text, dataclasses.asdict(sampling))
+        requests.append((key, Request(id=problem.id, prompt=asked, sampling=sampling)))
+    how = {"engine": config.engine, "max_length": config.max_length, "track": track, "label": "programs written"}
+    written = write_texts(subject, requests, answers, **how)
+    return {request.id: texts for (_, request), texts in zip(requests, written, strict=True)}
 
 
 def judge(
@@ -145,16 +141,19 @@ def judge(
 def _run(
     config: CodeConfig, problems: Sequence[CodeProblem], written: dict[str, list[str]], limits: Limits
 ) -> dict[str, list[str]]:
-    """How each program of each problem ended."""
+    """How each program of each problem ended; of several processes the first runs them."""
     programs = [
         (problem.id, problem.answered(text) if config.chat else problem.completed(text))
         for problem in problems
         for text in written[problem.id]
     ]
-    outcomes = run_programs([program for _, program in programs], limits, workers=config.workers)
+    statuses: list[str] = []
+    if jax.process_index() == 0:
+        outcomes = run_programs([program for _, program in programs], limits, workers=config.workers)
+        statuses = [outcome.status for outcome in outcomes]
     ends: dict[str, list[str]] = {problem.id: [] for problem in problems}
-    for (problem, _), outcome in zip(programs, outcomes, strict=True):
-        ends[problem].append(outcome.status)
+    for (problem, _), status in zip(programs, agree_on(statuses), strict=True):
+        ends[problem].append(status)
     return ends
 
 

@@ -24,22 +24,30 @@ def analyse(samples: Iterable[Sample]) -> dict[str, Any]:
     equal mass and with one, Brier score, and the reliability table. `global_mmlu`: accuracy on annotated (MA), culturally
     sensitive (CS) and agnostic (CA) questions by language, and mean and deviation over languages by resource level.
     """
+    samples = list(samples)
     families: dict[str, list[ChoiceRecord]] = defaultdict(list)
-    annotated: list[ChoiceRecord] = []
     for sample in samples:
         record = _record(sample)
-        if record is None:
-            continue
-        families[sample.family].append(record)
-        if sample.family.startswith(_GLOBAL_MMLU) and _LABEL in sample.doc and "sample_id" in sample.doc:
-            annotated.append(dataclasses.replace(record, id=str(sample.doc["sample_id"])))
+        if record is not None:
+            families[sample.family].append(record)
     found: dict[str, Any] = {}
     calibrated = {name: _calibration(records) for name, records in families.items() if len(records) >= BINS}
     if calibrated:
         found["calibration"] = calibrated
-    if annotated:
-        found["global_mmlu"] = _global_mmlu(annotated)
+    labelled = global_mmlu_records(samples)
+    if labelled:
+        found["global_mmlu"] = _global_mmlu(labelled)
     return found
+
+
+def global_mmlu_records(samples: Iterable[Sample]) -> list[ChoiceRecord]:
+    """Those of Global-MMLU whose rows say whether they are culturally sensitive, by the ids that all languages share."""
+    return [
+        dataclasses.replace(record, id=str(sample.doc["sample_id"]))
+        for sample in samples
+        if sample.family.startswith(_GLOBAL_MMLU) and _LABEL in sample.doc and "sample_id" in sample.doc
+        if (record := _record(sample)) is not None
+    ]
 
 
 def _record(sample: Sample) -> ChoiceRecord | None:
@@ -52,15 +60,15 @@ def _record(sample: Sample) -> ChoiceRecord | None:
 
 
 def _calibration(records: list[ChoiceRecord]) -> dict[str, Any]:
-    fine, coarse = calibration(records, BINS), calibration(records, 1)
+    found = calibration(records, BINS)
     return {
-        "n": fine.count,
-        "ece": plain(fine.ece),
-        "ece_one_bin": plain(coarse.ece),
-        "brier": plain(fine.brier),
-        "confidence": fine.confidence.value,
-        "accuracy": fine.accuracy.value,
-        "bins": [each._asdict() for each in fine.bins],
+        "n": found.count,
+        "ece": plain(found.ece),
+        "ece_one_bin": plain(found.ece_one_bin),
+        "brier": plain(found.brier),
+        "confidence": found.confidence.value,
+        "accuracy": found.accuracy.value,
+        "bins": [each._asdict() for each in found.bins],
     }
 
 

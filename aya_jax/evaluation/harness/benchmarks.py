@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import logging
 import numbers
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 import lm_eval
 from jax.sharding import Mesh
 from lm_eval.api.task import ConfigurableTask
@@ -29,15 +29,13 @@ from aya_jax.evaluation.harness.names import describe, item_name
 from aya_jax.evaluation.harness.own_tasks import own_tasks
 from aya_jax.evaluation.harness.scoring import Scorer
 from aya_jax.evaluation.harness.task_index import TaskIndex
+from aya_jax.evaluation.harness.translations import TranslationScorer
 from aya_jax.evaluation.results import Sample, plain, write
 from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
 from aya_jax.evaluation.tables import show
-from aya_jax.evaluation.translation import corpus_scores
 from aya_jax.inference.protocol import Generator
 from aya_jax.interop.model_dir import ModelDir
 from aya_jax.models.transformer import Transformer
-
-_SELF_MADE = ("ntrex_",)
 
 
 def run(
@@ -65,10 +63,13 @@ def run(
     heading = subject.heading(resolved, harness=version("lm_eval"), limit=config.limit, tasks=sorted(tasks))
     summary = known_summary(file, heading, console)
     if summary is None:
+        first = jax.process_index() == 0
+        translations = TranslationScorer(config.translation, tasks.values() if first else (), console.print)
         with subject.answers(file, console) as answers:
             samples, reported = evaluate(config, tasks, subject, answers, console)
-        more = {"reported_by_harness": reported, "corpus_scores": translation_scores(samples)} | analyse(samples)
-        summary = write(file, heading | more, samples)
+            samples, of_corpora = translations.score(samples, answers, tracker(console))
+        more = {"reported_by_harness": reported, **of_corpora} | analyse(samples)
+        summary = write(file, heading | more, samples, first=first)
     show(console, summary)
 
 
@@ -211,25 +212,6 @@ def records(name: str, task: Any, rows: Sequence[dict[str, Any]]) -> Iterator[Sa
             log_probs=log_probs,
             doc=plain(last["doc"]),
         )
-
-
-def translation_scores(samples: Sequence[Sample]) -> dict[str, list[dict[str, Any]]]:
-    """chrF++ and BLEU of each translation task's corpus, from its records."""
-    tasks: dict[str, list[Sample]] = {}
-    for sample in samples:
-        if sample.task.startswith(_SELF_MADE):
-            tasks.setdefault(sample.task, []).append(sample)
-    return {
-        task: [
-            dataclasses.asdict(score)
-            for score in corpus_scores(
-                task.rsplit("_", 1)[-1],
-                [str(sample.prediction).strip() for sample in found],
-                [sample.doc["reference"] for sample in found],
-            )
-        ]
-        for task, found in tasks.items()
-    }
 
 
 def _log_probs(responses: Sequence[Any]) -> tuple[float, ...]:

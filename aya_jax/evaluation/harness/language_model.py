@@ -23,12 +23,11 @@ from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
 from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.harness.scoring import Continuation, Likelihood
+from aya_jax.evaluation.likelihoods import Score, known_or_scored, likelihood_keys
 from aya_jax.evaluation.subject import Track
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import FailedResponse, Generator, Request
 from aya_jax.parallel.distributed import agree, process_info
-
-Score = Callable[[Sequence[Continuation], Callable[[dict[int, Likelihood]], None]], None]
 
 _PASSED_ON = {"temperature": float, "top_p": float, "top_k": int, "repetition_penalty": float, "min_p": float}
 _IGNORED = {"do_sample", "num_beams", "use_cache"}
@@ -138,19 +137,9 @@ class HarnessModel(TemplateLM):
         return sums
 
     def _likelihoods(self, asked: Sequence[Continuation]) -> list[Likelihood]:
-        keys = [question("likelihood", self._max_length, c.context, c.tokens) for c in asked]
-        _check_same(keys)
-        new = {key: number for number, key in enumerate(keys) if self._answers.get(key) is None}
-        numbers = list(new.values())
-        with self._track("log-probabilities", len(numbers)) as advance:
-
-            def take(found: dict[int, Likelihood]) -> None:
-                self._answers.put({keys[numbers[n]]: (a.log_prob, a.greedy) for n, a in found.items()})
-                advance(len(found))
-
-            if numbers:
-                self._score([asked[number] for number in numbers], take)
-        return [Likelihood(*self._answers.get(key)) for key in keys]
+        _check_same(likelihood_keys(asked, self._max_length))
+        with self._track("log-probabilities", len(asked)) as advance:
+            return known_or_scored(asked, self._score, self._answers, max_length=self._max_length, advance=advance)
 
     # Answers ---------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 `reading_from` stands between lm-evaluation-harness and `datasets.load_dataset` while tasks are made. A dataset is looked up
 
-  * in the general layout `<folder>/<name on the hub>/<configuration, or "default">/<split>.jsonl` (.jsonl.gz, .parquet);
+  * in the general layout `<folder>/<name on the hub>/<configuration, or "default">/<split>.jsonl` (.jsonl.gz, .parquet; in
+    shards too, `<split>-00000-of-00002.parquet` or `<split>/0000.parquet`);
   * in the layouts that some benchmarks are published in (`LAYOUTS`): `eval/xcopa/test.it.jsonl`, `eval/mgsm/mgsm_de.tsv` ...;
 
 Where no folder is named, it is the hub's. Rows take the hub's schema, so that the harness's own task files read them. A
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ class MissingRows(UserError):
 
 
 Rows = dict[str, list[dict[str, Any]]]
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+_SHARD = re.compile(r"-\d+-of-\d+$")
+# Datasets that are programs on the hub, which `datasets` no longer runs: the hub's own copy of their rows.
+_PROGRAMS = ("csebuetnlp/xlsum",)
 
 
 @contextlib.contextmanager
@@ -55,14 +59,7 @@ def reading_from(folder: str | None) -> Iterator[None]:
                         f"{name or 'default'}/<split>.jsonl, or read the Hugging Face hub's with --gin.DATA_DIR=None"
                     )
                 return library.DatasetDict({split: library.Dataset.from_list(found) for split, found in rows.items()})
-            try:
-                return library.load_dataset(path=path, name=name, **more)
-            except Exception as error:  # the hub's client has many ways to say no
-                reason = str(error).partition("\n")[0] or type(error).__name__
-                raise MissingRows(
-                    f"dataset {path} ({name or 'default'}): the Hugging Face hub does not give it: {reason}; without a network "
-                    f"put a copy at DIR/{path}/{name or 'default'}/<split>.jsonl and add --gin.DATA_DIR=DIR"
-                ) from error
+            return read_hub(path, name, library=library, **more)
 
     bars = harness.tqdm
     harness.datasets, harness.tqdm = Shim(), lambda rows, **_: rows  # its bars would run into ours
@@ -72,17 +69,47 @@ def reading_from(folder: str | None) -> Iterator[None]:
         harness.datasets, harness.tqdm = library, bars
 
 
-def find(folder: Path, path: str, name: str | None) -> Rows | None:
+def read_hub(path: str, name: str | None, *, library: Any = None, **more: Any) -> Any:
+    """The rows of a dataset by split, from the Hugging Face hub.
+
+    Args:
+      path: the dataset's name on the hub.
+      name: its configuration.
+      library: that reads it; None: `datasets`.
+      **more: for its `load_dataset`.
+
+    Raises:
+      MissingRows: the hub does not give it.
+    """
+    if library is None:
+        import datasets as library
+    which = {"data_dir": name, "revision": "refs/convert/parquet"} if path in _PROGRAMS else {"name": name}
+    try:
+        return library.load_dataset(path=path, **{**more, **which})
+    except Exception as error:  # the hub's client has many ways to say no
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise MissingRows(
+            f"dataset {path} ({name or 'default'}): the Hugging Face hub does not give it: {reason}; without a network "
+            f"put a copy at DIR/{path}/{name or 'default'}/<split>.jsonl and add --gin.DATA_DIR=DIR"
+        ) from error
+
+
+def find(folder: Path, path: str, name: str | None, splits: Collection[str] | None = None) -> Rows | None:
     """The rows of a dataset by split; None where the folder has none of them.
 
     Args:
       folder: where copies are.
       path: the dataset's name on the hub.
       name: its configuration.
+      splits: those that are wanted of a copy in the general layout; None: all.
     """
     home = folder / path / (name or "default")
     if home.is_dir():
-        found = {_stem(file): read_rows(file) for file in sorted(home.iterdir()) if file.name.endswith(_SUFFIXES)}
+        found: Rows = {}
+        for file in sorted((*home.iterdir(), *home.glob("*/*"))):
+            split = _SHARD.sub("", file.name.split(".")[0]) if file.parent == home else file.parent.name
+            if file.name.endswith(DATA_SUFFIXES) and (splits is None or split in splits):
+                found.setdefault(split, []).extend(read_rows(file))
         return found or None
     layout = LAYOUTS.get(path)
     return layout(folder, name or "default") or None if layout else None
@@ -191,6 +218,14 @@ def _gsm8k(folder: Path, name: str) -> Rows:
     return found if name == "main" and "test" in found else {}
 
 
+def _xlsum(folder: Path, name: str) -> Rows:
+    names = {"validation": "val", "test": "test"}  # nothing asks for the hundreds of thousands to train on
+    return _files(
+        {split: folder / "eval" / "xlsum" / f"{name}_{of}.jsonl" for split, of in names.items()},
+        lambda file: required(file, read_rows(file), "id", "text", "summary"),
+    )
+
+
 def _files(files: Mapping[str, Path], read: Callable[[Path], list[dict[str, Any]]]) -> Rows:
     return {split: read(file) for split, file in files.items() if file.is_file()}
 
@@ -200,8 +235,5 @@ LAYOUTS: Mapping[str, Callable[[Path, str], Rows]] = {
     "juletxara/mgsm": _mgsm,
     "google/xquad": _xquad,
     "openai/gsm8k": _gsm8k,
+    "csebuetnlp/xlsum": _xlsum,
 }
-
-
-def _stem(file: Path) -> str:
-    return file.name.split(".")[0]

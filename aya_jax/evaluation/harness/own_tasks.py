@@ -1,9 +1,10 @@
-"""Benchmarks that lm-evaluation-harness has no task for, or none that runs: SIB-200, EXAMS, XQuAD, NTREX-128.
+"""Benchmarks that lm-evaluation-harness has no task for, or none that runs: SIB-200, EXAMS, XQuAD, NTREX-128, FLORES, XL-Sum.
 
-Made in Python as the harness makes its own from YAML, from files in the data folder:
-`eval/sib200/test.<language>.jsonl`, `eval/exams/test.<language>.jsonl`, `eval/ntrex/en-<language>.jsonl.gz`. Their
-names are `sib200_<language>`, `exams_<language>`,
-`xquad_<language>`, `ntrex_en_<language>` and `ntrex_<language>_en`.
+Made in Python as the harness makes its own from YAML. Those of files in the data folder are there where the files are:
+`sib200_<language>` (`eval/sib200/test.<language>.jsonl`), `exams_<language>` (`eval/exams/test.<language>.jsonl`),
+`xquad_<language>`, `ntrex_en_<language>` and `ntrex_<language>_en` (`eval/ntrex/en-<language>.jsonl.gz`). Those that the hub
+has too are always there: `flores_en_<language>` and `flores_<language>_en`, `xlsum_<language>`. The harness has FLORES for
+African, Arabic, Basque and Iberian languages, and XL-Sum in African ones and Spanish, scored without letters outside ASCII.
 """
 
 from __future__ import annotations
@@ -18,19 +19,28 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from aya_jax.config import UserError
-from aya_jax.evaluation.harness.local_data import find, read_rows, required
+from aya_jax.evaluation.harness import flores
+from aya_jax.evaluation.harness.local_data import MissingRows, find, read_hub, read_rows, required
 from aya_jax.evaluation.harness.task_index import HOME
-from aya_jax.evaluation.languages import ENGLISH_NAMES
-from aya_jax.evaluation.translation import sentence_scores
+from aya_jax.evaluation.languages import ENGLISH_NAMES, FLORES, XLSUM
+from aya_jax.evaluation.summaries import ROUGE, article, summary_scores
+from aya_jax.evaluation.translation import CHRF, sentence_scores
 
 Config = dict[str, Any]
 
+_XLSUM = "csebuetnlp/xlsum"
 TOPICS = ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography")
 
 
 def own_tasks(folder: str | None) -> dict[str, Callable[[], Config]]:
-    """What makes the harness's configuration of each task that the folder has files for, by the task's name."""
+    """What makes the harness's configuration of each task, by the task's name; with None of those that the hub has rows of."""
     found: dict[str, Callable[[], Config]] = {}
+    for language in FLORES:
+        if language != "en":
+            found[f"flores_en_{language}"] = functools.partial(_flores, "en", language, folder)
+            found[f"flores_{language}_en"] = functools.partial(_flores, language, "en", folder)
+    for language in XLSUM:
+        found[f"xlsum_{language}"] = functools.partial(_xlsum, language, folder)
     if folder is None:
         return found
     home = Path(folder) / "eval"
@@ -62,7 +72,7 @@ def _sib200(language: str, file: Path) -> Config:
             raise UserError(f"{file}, line {number}: 'category' is {row['category']!r}; topics are {', '.join(TOPICS)}")
     return _config(
         f"sib200_{language}",
-        rows,
+        {"test": rows},
         output_type="multiple_choice",
         doc_to_text=f"Text: {{{{text}}}}\nTopic ({', '.join(TOPICS)}):",
         doc_to_choice=list(TOPICS),
@@ -78,7 +88,7 @@ def _exams(language: str, file: Path) -> Config:
     rows = [_exam_question(file, number, row) for number, row in enumerate(read_rows(file), 1)]
     return _config(
         f"exams_{language}",
-        rows,
+        {"test": rows},
         output_type="multiple_choice",
         doc_to_text="{{stem.strip()}}\n{% for c in choices %}{{labels[loop.index0]}}. {{c}}\n{% endfor %}Answer:",
         doc_to_choice="{{labels}}",
@@ -115,16 +125,69 @@ def _ntrex(source: str, target: str, file: Path) -> Config:
         else {"id": row["id"], "source": row["tgt"], "reference": row["en"]}
         for row in rows
     ]
+    return _translation(f"ntrex_{source}_{target}", source, target, {"test": texts})
+
+
+def _flores(source: str, target: str, folder: str | None) -> Config:
+    """Translation of Wikimedia's texts (NLLB Team 2022), few-shot examples from `dev`; scored as NTREX is."""
+    dev, test = (flores.pairs(folder, source, target, split) for split in flores.SPLITS)
+    return _translation(
+        f"flores_{source}_{target}", source, target, {"test": test, "dev": dev}, **_examples_from("dev")
+    )
+
+
+def _translation(name: str, source: str, target: str, rows: Mapping[str, list[dict[str, Any]]], **more: Any) -> Config:
+    """Translation of a sentence: each language's name before its sentence, and the answer up to the line's end."""
     return _config(
-        f"ntrex_{source}_{target}",
-        texts,
+        name,
+        rows,
         output_type="generate_until",
         doc_to_text=f"{ENGLISH_NAMES[source]}: {{{{source}}}}\n{ENGLISH_NAMES[target]}:",
-        doc_to_target=" {{reference}}",
+        doc_to_target="{{reference}}",
         generation_kwargs={"until": ["\n"], "do_sample": False, "max_gen_toks": 256},
         process_results=sentence_scores,
-        metric_list=[{"metric": "chrf++", "aggregation": "mean", "higher_is_better": True}],
+        metric_list=[{"metric": CHRF, "aggregation": "mean", "higher_is_better": True}],
+        **more,
     )
+
+
+def _xlsum(language: str, folder: str | None) -> Config:
+    """Summaries of the BBC's articles (Hasan et al. 2021): one sentence that says what the article says.
+
+    What to do stands after the article: where a prompt is too long for a model its beginning goes, and the request stays.
+    """
+    name, splits = XLSUM[language], ("test", "validation")
+    if folder is None:
+        of_hub = read_hub(_XLSUM, name)
+        rows = {split: list(of_hub[split]) for split in splits}
+    else:
+        rows = find(Path(folder), _XLSUM, name, splits) or {}
+    missing = [split for split in splits if split not in rows]
+    if missing:
+        raise MissingRows(
+            f"XL-Sum in {language}: {folder} has no {' and no '.join(missing)} rows; put a copy at {folder}/eval/xlsum/{name}_"
+            f"{{test,val}}.jsonl or {folder}/{_XLSUM}/{name}/<split>.parquet, or read the hub's with --gin.DATA_DIR=None"
+        )
+    return _config(
+        f"xlsum_{language}",
+        {split: required(Path(_XLSUM, name, split), rows[split], "id", "text", "summary") for split in splits},
+        output_type="generate_until",
+        doc_to_text=functools.partial(_article_to_sum_up, ENGLISH_NAMES[language]),
+        doc_to_target="{{summary}}",
+        generation_kwargs={"until": ["\n"], "do_sample": False, "max_gen_toks": 128},
+        process_results=summary_scores,
+        metric_list=[{"metric": ROUGE, "aggregation": "mean", "higher_is_better": True}],
+        **_examples_from("validation"),
+    )
+
+
+def _article_to_sum_up(language: str, doc: Mapping[str, Any]) -> str:
+    return f"Article: {article(doc['text'])}\n\nSummarize the article in one sentence in {language}.\nSummary:"
+
+
+def _examples_from(split: str) -> Config:
+    """The first rows of a split as few-shot examples, the same for every question."""
+    return {"fewshot_split": split, "fewshot_config": {"sampler": "first_n"}}
 
 
 def _xquad(language: str, folder: str) -> Config:
@@ -137,7 +200,7 @@ def _xquad(language: str, folder: str) -> Config:
     rows = find(Path(folder), "google/xquad", f"xquad.{language}")
     return _config(
         name,
-        rows["validation"],
+        {"test": rows["validation"]},
         output_type="generate_until",
         doc_to_text=manager.task_index[name].cfg["doc_to_text"],
         doc_to_target="{{answers['text'][0]}}",
@@ -169,13 +232,13 @@ def _f1(said: list[str], right: list[str]) -> float:
     return 2 * same / (len(said) + len(right))
 
 
-def _config(name: str, rows: list[dict[str, Any]], **more: Any) -> Config:
+def _config(name: str, rows: Mapping[str, list[dict[str, Any]]], **more: Any) -> Config:
     import datasets
 
     return {
         "task": name,
         "dataset_path": "json",
-        "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)},
+        "custom_dataset": lambda **_: {split: datasets.Dataset.from_list(found) for split, found in rows.items()},
         "test_split": "test",
         "metadata": {"version": 1.0},
         **more,

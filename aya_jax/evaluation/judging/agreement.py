@@ -13,9 +13,11 @@ import numpy as np
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import Message
+from aya_jax.evaluation.analyses.resampling import ratio
 from aya_jax.evaluation.judging.battles import Battle, Game
-from aya_jax.evaluation.judging.resampling import Estimate, divide, draws_of_units, estimate
+from aya_jax.evaluation.judging.resampling import Estimate, estimate
 from aya_jax.evaluation.rows import Row, read_rows
+from aya_jax.evaluation.statistics import resample_counts
 
 Label = Literal[1, 2]
 FIRST, SECOND = "output_1", "output_2"
@@ -29,14 +31,24 @@ class LabelledPair:
       id: file and line.
       prompt: what was asked.
       first, second: the answers.
-      label: 1 or 2, the better one.
+      labels: 1 or 2, the better one, by each person who was asked; None where one had no opinion.
+      language: of the prompt.
+      subject: as the file groups its pairs; "" where it does not.
     """
 
     id: str
     prompt: str
     first: str
     second: str
-    label: Label
+    labels: tuple[Label | None, ...]
+    language: str = "en"
+    subject: str = ""
+
+    @property
+    def label(self) -> Label | None:
+        """What most people say; None where as many say the one as the other."""
+        ones, twos = self.labels.count(1), self.labels.count(2)
+        return None if ones == twos else 1 if ones > twos else 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +71,7 @@ class Agreement:
 
 
 def load_llmbar(path: str | os.PathLike[str]) -> list[LabelledPair]:
-    """Rows of LLMBar: `input`, `output_1`, `output_2`, `label` (1 or 2).
+    """Rows of LLMBar: `input`, `output_1`, `output_2`, `label` (1 or 2), or `labels` of several people (1, 2 or null).
 
     Raises:
       UserError: naming file, line and field.
@@ -69,20 +81,35 @@ def load_llmbar(path: str | os.PathLike[str]) -> list[LabelledPair]:
 
 
 def _pair(row: Row, name: str) -> LabelledPair:
-    label = row.fields.get("label")
-    if label not in (1, 2) or isinstance(label, bool):
-        raise row.problem("label", f"is {label!r}; 1 or 2 is needed")
     return LabelledPair(
-        id=name, prompt=row.text("input"), first=row.answer(FIRST), second=row.answer(SECOND), label=int(label)
+        id=name,
+        prompt=row.text("input"),
+        first=row.answer(FIRST),
+        second=row.answer(SECOND),
+        labels=_labels(row),
+        language=row.text("language") if row.fields.get("language") else "en",
+        subject=row.text("subject") if row.fields.get("subject") else "",
     )
 
 
-def pair_battles(pairs: Iterable[LabelledPair], language: str = "en") -> list[Battle]:
+def _labels(row: Row) -> tuple[Label | None, ...]:
+    several = "labels" in row.fields
+    given = row.fields["labels"] if several else [row.fields.get("label")]
+    allowed = (1, 2, None) if several else (1, 2)
+    if several and (not isinstance(given, list) or not any(given)):
+        raise row.problem("labels", f"is {given!r:.60}; a list of 1, 2 or null is needed, one for each person")
+    for label in given:
+        if label not in allowed or isinstance(label, bool):
+            raise row.problem("labels" if several else "label", f"is {label!r}; 1 or 2 is needed")
+    return tuple(None if label is None else int(label) for label in given)
+
+
+def pair_battles(pairs: Iterable[LabelledPair]) -> list[Battle]:
     """The pairs as battles: the first answer is the model's, the second the baseline's."""
     return [
         Battle(
             prompt_id=pair.id,
-            language=language,
+            language=pair.language,
             messages=(Message("user", pair.prompt),),
             model_answer=pair.first,
             baseline_answer=pair.second,
@@ -101,16 +128,20 @@ def judge_agreement(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Agreement:
-    """Games of `pair_battles` against the labels; each game is a judgement, and intervals draw pairs.
+    """Games of `pair_battles` against what most people say; each game is a judgement, and intervals draw pairs.
+
+    Pairs on which people are divided have no right answer and are left out.
 
     Raises:
       UserError: a game of a pair that is not given, or a pair without any game.
     """
-    labels = {pair.id: pair.label for pair in pairs}
-    games = list(games)
+    pairs, games = list(pairs), list(games)
+    known = {pair.id for pair in pairs}
     for game in games:
-        if game.prompt_id not in labels:
+        if game.prompt_id not in known:
             raise UserError(f"a game of {game.prompt_id!r}, which has no label")
+    labels = {pair.id: pair.label for pair in pairs if pair.label is not None}
+    games = [game for game in games if game.prompt_id in labels]
     left = sorted(set(labels) - {game.prompt_id for game in games})
     if left:
         raise UserError(f"{len(left)} of {len(labels)} labelled pairs were not judged, {left[0]!r} among them")
@@ -149,10 +180,10 @@ def agreement(
     def numbers(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         table = np.tensordot(counts, tables, 1)
         right = np.trace(table, axis1=-2, axis2=-1)
-        return 100 * divide(right, counts @ asked), 100 * divide(right, counts @ (asked - missed)), kappas(table)
+        return 100 * ratio(right, counts @ asked), 100 * ratio(right, counts @ (asked - missed)), kappas(table)
 
     point = numbers(np.ones((1, len(index))))
-    parts = [numbers(counts) for counts in draws_of_units(np.ones((1, len(index)), bool), resamples, seed)]
+    parts = [numbers(counts) for counts in resample_counts(len(index), resamples, seed)]
     drawn = [np.concatenate(column) for column in zip(*parts, strict=True)]
     accuracy, of_read, kappa = (
         estimate(float(value[0]), draws, len(index), confidence, percent=percent)
@@ -191,9 +222,9 @@ def kappas(tables: np.ndarray) -> np.ndarray:
     judgement cannot be told apart.
     """
     total = tables.sum((-2, -1))
-    observed = divide(np.trace(tables, axis1=-2, axis2=-1), total)
-    expected = divide((tables.sum(-1) * tables.sum(-2)).sum(-1), total**2)
-    return divide(observed - expected, 1.0 - expected)
+    observed = ratio(np.trace(tables, axis1=-2, axis2=-1), total)
+    expected = ratio((tables.sum(-1) * tables.sum(-2)).sum(-1), total**2)
+    return ratio(observed - expected, 1.0 - expected)
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:

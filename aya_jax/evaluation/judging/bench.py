@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 
-from aya_jax.data.chat import Message
 from aya_jax.evaluation.answers import Answers, question
-from aya_jax.evaluation.judging.judge import RewardFunction
+from aya_jax.evaluation.judging.judge import Judged, RewardFunction
 from aya_jax.inference.protocol import Completion, FailedResponse, Generator, Request, Response
+
+_BATCHES = 32
 
 
 class RememberingJudge:
@@ -63,7 +64,7 @@ def _response(name: str, text: str, finish_reason: Any) -> Response:
 
 
 def reward_function(config: Any, say: Callable[[str], None], advance: Callable[[int], None]) -> RewardFunction:
-    """A reward model of ours as a function of a conversation and answers to it.
+    """A reward model of ours as a function of answers.
 
     Raises:
       UserError: it gives no rewards, or lacks its tokenizer.
@@ -78,10 +79,14 @@ def reward_function(config: Any, say: Callable[[str], None], advance: Callable[[
     with jax.set_mesh(mesh):
         scorer = RewardScorer(config, mesh, shape.logical_axes, say)
 
-    def rewards(messages: tuple[Message, ...], texts: Sequence[str]) -> list[float]:
-        with jax.set_mesh(mesh):
-            found = scorer.score([Answer(messages, text, {}) for text in texts])
-        advance(len(texts))
+    def rewards(judged: Sequence[Judged]) -> list[float]:
+        found: list[float] = []
+        step = _BATCHES * config.rows  # those of like length come together, and progress is seen
+        for start in range(0, len(judged), step):
+            some = judged[start : start + step]
+            with jax.set_mesh(mesh):
+                found += scorer.score([Answer(each.messages, each.text, {}) for each in some])
+            advance(len(some))
         return found
 
     return rewards

@@ -25,9 +25,10 @@ from scipy.special import expit
 
 from aya_jax.config import UserError
 from aya_jax.evaluation.judging.battles import Game
-from aya_jax.evaluation.judging.resampling import Estimate, draws_of_units, estimate, mean_estimate
+from aya_jax.evaluation.judging.resampling import Estimate, estimate, mean_estimate
 from aya_jax.evaluation.judging.scores import Unparsed, battles_of, scored_games
 from aya_jax.evaluation.judging.style import Feature, difference
+from aya_jax.evaluation.statistics import resample_counts
 
 _STEPS, _TOLERANCE = 100, 1e-10  # of Newton's method; tolerance of the gradient for each unit of weight
 _LONGEST_STEP = 4.0
@@ -233,12 +234,8 @@ def _draws(
 ) -> dict[str, np.ndarray]:
     """Coefficients of every draw, by language [R, K]; one draw of prompts serves all languages that have them."""
     units = {name: k for k, name in enumerate(sorted({game.prompt_id for game in games}))}
-    rows = {language: k for k, language in enumerate(designs)}
-    present = np.zeros((len(rows), len(units)), bool)
-    for game in games:
-        present[rows[game.language], units[game.prompt_id]] = True
     found: dict[str, list[np.ndarray]] = {language: [] for language in designs}
-    for counts in draws_of_units(present, resamples, seed):
+    for counts in resample_counts(len(units), resamples, seed):
         for language, d in designs.items():
             columns = [units[prompt] for prompt in d.prompts]
             block = max(1, _BLOCK // max(1, len(columns)))

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.inference.config import LocalModelConfig
 from aya_jax.inference.remote_config import RemoteModelConfig
+from aya_jax.models.config import PrecisionConfig
+from aya_jax.parallel.config import MeshConfig
 from aya_jax.synthesis.config import RewardModelConfig
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class ImplicitRewardConfig:
+    """The reward that a policy and its reference hold between them: log pi(answer) - log pi_ref(answer).
+
+    Attributes:
+      model_dir: the policy: a run directory, one of its checkpoints, or a Hugging Face directory. Bind JUDGE_DIR.
+      adapter: a LoRA adapter in PEFT's format that is added to the policy's weights. Bind ADAPTER.
+      reference_dir: the model that the policy was trained from; None leaves it out. Bind REFERENCE_DIR.
+      reduce: over an answer's tokens: "sum" is DPO's own; "mean" does not favour short answers where there is no reference.
+      batch_tokens: tokens that are scored at a time, padding included, over all devices.
+      precision: number formats of both; None: those of each one's training run, or float32.
+      mesh: the shape of the device mesh.
+      compilation_cache: directory in which compiled programs are kept between runs; None keeps none.
+    """
+
+    model_dir: str
+    adapter: str | None = None
+    reference_dir: str | None = None
+    reduce: Literal["sum", "mean"] = "sum"
+    batch_tokens: int = 8192
+    precision: PrecisionConfig | None = None
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    compilation_cache: str | None = "~/.cache/aya_jax/compiled"
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a missing directory, and numbers out of range."""
+        if not self.model_dir:
+            yield Problem("model_dir", "a policy: add --gin.JUDGE_DIR=...")
+        if self.reference_dir == "":
+            yield Problem(
+                "reference_dir", "the model that the policy was trained from, or None for rewards without one"
+            )
+        if self.batch_tokens < 1:
+            yield Problem("batch_tokens", "at least 1")
 
 
 @configurable
@@ -57,7 +96,8 @@ class LabelledPairsConfig:
     """How far a judge agrees with people, on pairs of which they have said which is better.
 
     Attributes:
-      files: in LLMBar's layout: `input`, `output_1`, `output_2`, `label`.
+      files: in LLMBar's layout: `input`, `output_1`, `output_2`, `label`; or `labels`, a list of several people's, and
+        `language` and `subject` by which their agreement is told apart.
       margin: rewards that differ by no more than this are a tie, where a reward model judges.
     """
 
@@ -99,6 +139,75 @@ class RewardBenchConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
+class RewardBench2Config:
+    """RewardBench 2: one right answer among four, and questions with several right answers (Ties), over rewards.
+
+    Attributes:
+      files: rows with id, prompt, chosen (a list), rejected (a list) and subset.
+      allow_partial: score the subsets that there are where others are missing; the summary says so.
+    """
+
+    files: tuple[str, ...]
+    allow_partial: bool = False
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields no files."""
+        if not self.files:
+            yield Problem("files", "at least one file of the benchmark's rows")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class GradeConfig:
+    """Answers graded alone from 1 to 10, turn by turn (MT-Bench).
+
+    Attributes:
+      answers: to the benchmark's rows, as `aya generate` writes them: `turns`, and `completions`, one for each turn. Bind
+        ANSWERS.
+      language: of rows that name none.
+      references: categories in which the judge is shown the row's `reference`, where it has one; FastChat's.
+    """
+
+    answers: str
+    language: str | None = None
+    references: tuple[str, ...] = ("math", "reasoning", "coding")
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields a missing file."""
+        if not self.answers:
+            yield Problem("answers", "a file of `aya generate`: add --gin.ANSWERS=...")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """What training against some harms does about others: models by what they were trained on, prompts by what they are.
+
+    Attributes:
+      trained: files of answers to aya_redteaming's prompts, as `aya generate` writes them, by what each model was trained
+        on: {'global': 'a.jsonl', 'local': 'b.jsonl'}. Bind TRAINED.
+      baseline: answers of the model that all of them started from. Bind BASELINE.
+      by: what columns are: "scope" (global and local harms) or "language".
+      language: of rows that name none.
+    """
+
+    trained: Mapping[str, str]
+    baseline: str
+    by: Literal["scope", "language"] = "scope"
+    language: str | None = None
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields missing files."""
+        if not self.trained or not all(self.trained.values()):
+            yield Problem(
+                "trained", "files of answers by what the model was trained on: add --gin.TRAINED=\"{'global': ...}\""
+            )
+        if not self.baseline:
+            yield Problem("baseline", "answers of the model that they started from: add --gin.BASELINE=...")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
 class HarmConfig:
     """How many answers to red-team prompts are harmful, by language, category and scope; and how many to harmless ones refuse.
 
@@ -126,7 +235,8 @@ class JudgeConfig:
     """Root of `aya judge`.
 
     Attributes:
-      judge: who judges: a model on this machine, an endpoint on the network, or a reward model of ours.
+      judge: who judges: a model on this machine, an endpoint on the network, a reward model of ours, or the reward that a
+        policy and its reference hold between them.
       what: what is judged.
       run_dir: where `evaluations/<name>.json` and its records go. Bind RUN_DIR.
       name: of the results' files.
@@ -137,10 +247,26 @@ class JudgeConfig:
       dry_run: say what it would cost, and ask nothing.
     """
 
-    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("run_dir", "dry_run")
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = (
+        "run_dir",
+        "dry_run",
+        "judge.batch_tokens",
+        "judge.rows",
+        "judge.mesh",
+        "judge.engine",
+        "judge.compilation_cache",
+    )
 
-    judge: LocalModelConfig | RemoteModelConfig | RewardModelConfig = field()
-    what: PairwiseConfig | LabelledPairsConfig | RewardBenchConfig | HarmConfig = field()
+    judge: LocalModelConfig | RemoteModelConfig | RewardModelConfig | ImplicitRewardConfig = field()
+    what: (
+        PairwiseConfig
+        | LabelledPairsConfig
+        | RewardBenchConfig
+        | RewardBench2Config
+        | HarmConfig
+        | TransferConfig
+        | GradeConfig
+    ) = field()
     run_dir: str
     name: str = "judged"
     name_language: bool = False
@@ -158,5 +284,19 @@ class JudgeConfig:
         for name in ("max_tokens", "resamples"):
             if getattr(self, name) < 1:
                 yield Problem(name, "at least 1")
-        if isinstance(self.judge, RewardModelConfig) and isinstance(self.what, HarmConfig):
-            yield Problem("judge", "a model that writes: a reward model does not say whether an answer is harmful")
+        if self.rewards and isinstance(self.what, HarmConfig | TransferConfig | GradeConfig):
+            yield Problem(
+                "judge", "a model that writes: rewards do not say whether an answer is harmful, nor how good it is"
+            )
+        if not self.rewards and isinstance(self.what, RewardBench2Config):
+            yield Problem("judge", "rewards: add judge/reward.gin or judge/implicit.gin")
+
+    @property
+    def alone(self) -> str | None:
+        """Why several processes cannot do this together; None: they can."""
+        return "an endpoint is asked by one process" if isinstance(self.judge, RemoteModelConfig) else None
+
+    @property
+    def rewards(self) -> bool:
+        """Whether rewards judge, and no model that writes."""
+        return isinstance(self.judge, RewardModelConfig | ImplicitRewardConfig)

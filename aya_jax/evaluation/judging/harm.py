@@ -1,4 +1,4 @@
-"""Harm and over-refusal: rates, change against a baseline, and transfer between global and local harms (papers.md 9).
+"""Harm and over-refusal: rates, and change against a baseline (papers.md 9).
 
 Every answer is judged alone, harmful or not. What a study reports is the relative change of the rate against the model that
 it started from, (h - h_0) / h_0 in per cent, over the prompts that both answered; -50 halves the harm. Rates are in per
@@ -27,7 +27,6 @@ from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import Generator
 
 Scope = Literal["global", "local", ""]
-Tested = Literal["global", "local", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,37 +313,6 @@ def relative_changes_by(
         )
         for name in sorted({name for record in records for name in parts(record)})
     }  # fmt: skip
-
-
-def transfer_matrix(
-    trained: Mapping[str, Iterable[Labelled]],
-    baseline: Iterable[Labelled],
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, dict[Tested, RelativeChange]]:
-    """Relative change of harm by what a model was trained on (rows) and tested on (columns).
-
-    Args:
-      trained: records of each model, by what it was trained on ("global", "local", "both").
-      baseline: records of the model that they started from.
-      resamples, confidence, seed: of the bootstrap.
-
-    Raises:
-      UserError: a record has no scope.
-    """
-    rows = {name: list(records) for name, records in trained.items()}
-    base = list(baseline)
-    for record in [record for records in [*rows.values(), base] for record in records]:
-        if not record.scope:
-            raise UserError(f"prompt {record.prompt_id!r} ({record.language}) is neither global nor local")
-
-    def cell(records: Sequence[Labelled], tested: Tested) -> RelativeChange:
-        mine, theirs = ([r for r in some if tested in (r.scope, "both")] for some in (records, base))
-        return relative_change(mine, theirs, resamples=resamples, confidence=confidence, seed=seed)
-
-    return {name: {tested: cell(records, tested) for tested in get_args(Tested)} for name, records in rows.items()}
 
 
 def by_prompt(records: Iterable[Labelled]) -> dict[tuple[str, str], Labelled]:

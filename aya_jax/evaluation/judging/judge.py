@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import Message
@@ -23,8 +24,21 @@ from aya_jax.inference.protocol import Generator
 CREATIVE = frozenset({"creative_writing"})
 """Categories (of Arena-Hard v2.0) in which the judge writes no answer of its own."""
 
-RewardFunction = Callable[[tuple[Message, ...], Sequence[str]], Sequence[float]]
-"""A conversation and answers to it in, a reward of each answer out; NaN where one cannot be judged."""
+
+class Judged(NamedTuple):
+    """An answer to be rewarded.
+
+    Attributes:
+      messages: the conversation that it answers.
+      text: what it says.
+    """
+
+    messages: tuple[Message, ...]
+    text: str
+
+
+RewardFunction = Callable[[Sequence[Judged]], Sequence[float]]
+"""Answers in, a reward of each out; NaN where one cannot be judged. It is given all at once, to batch them as it likes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +160,7 @@ def reward_games(
     A reward model sees no order, so both games say the same; they are both there because scores count games of both orders.
 
     Args:
-      reward: see `RewardFunction`; asked once for each battle.
+      reward: see `RewardFunction`; asked once.
       battles: what to judge.
       margin: the largest difference of rewards that is a tie.
       measure: an answer's length, for style control.
@@ -156,14 +170,26 @@ def reward_games(
     """
     if not margin >= 0:
         raise UserError(f"margin = {margin}: 0 or a positive difference of rewards")
-    for battle in battles:
-        rewards = reward(battle.messages, (battle.model_answer, battle.baseline_answer))
-        if len(rewards) != 2:
-            raise UserError(f"{len(rewards)} rewards for the two answers to {battle.prompt_id!r} ({battle.language})")
-        gain = float(rewards[0]) - float(rewards[1])
-        error = f"rewards {rewards[0]} and {rewards[1]}" if math.isnan(gain) else ""
+    battles = list(battles)
+    answers = [Judged(b.messages, text) for b in battles for text in (b.model_answer, b.baseline_answer)]
+    rewards = reward_all(reward, answers)
+    for battle, mine, theirs in zip(battles, rewards[::2], rewards[1::2], strict=True):
+        gain = mine - theirs
+        error = f"rewards {mine} and {theirs}" if math.isnan(gain) else ""
         for order in (1, 2):
             yield _game(battle, order, _verdict(gain if order == 2 else -gain, margin), measure, "", error)
+
+
+def reward_all(reward: RewardFunction, answers: Sequence[Judged]) -> list[float]:
+    """A reward of each answer.
+
+    Raises:
+      UserError: the function gives another number of them.
+    """
+    rewards = [float(value) for value in reward(answers)]
+    if len(rewards) != len(answers):
+        raise UserError(f"{len(rewards)} rewards for {len(answers)} answers")
+    return rewards
 
 
 def _verdict(gain: float, margin: float) -> Verdict | None:

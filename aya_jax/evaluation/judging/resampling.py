@@ -1,24 +1,26 @@
-"""Intervals by drawing prompts, not games, with replacement, and a prompt together with its translations.
+"""Ratios of sums with intervals, by drawing prompts, not games, with replacement, and a prompt together with its translations.
 
 Two games of one prompt say nearly the same, and so do its games in 23 languages: drawn apart they would count as
-independent and intervals come out too narrow (arena-hard-auto draws rows). Here the unit is the prompt's id. Languages
-that share ids are drawn together (a paired bootstrap, Efron & Tibshirani 1993, ch. 8), and those that share none are
-drawn apart, each with its own number of prompts.
+independent and intervals come out too narrow (arena-hard-auto draws rows). Here the unit is the prompt's id.
+
+It stands beside `evaluation.statistics` because its numbers are no means of one score for each question: a score is a sum over
+another sum (games by their weights, wins over wins and losses, labels over what could be read), what counts below the line is
+drawn with what counts above it, and may be nothing. Draws are those of `statistics.resample_counts`, all units at once, and
+the interval of what does not vary is `statistics.wilson_interval`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.special import ndtri
+
+from aya_jax.evaluation.analyses.resampling import ratio
+from aya_jax.evaluation.statistics import percentiles, resample_counts, wilson_interval
 
 FEWEST_UNITS = 5  # resampling fewer says next to nothing, and one prompt would seem to be certain
-_BLOCK = 2_000_000  # counts that are held at a time
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Sums:
     @property
     def ratios(self) -> np.ndarray:
         """Sum over sum of each group, [G]; NaN where the denominator is 0."""
-        return divide(self.numerator.sum(1), self.denominator.sum(1))
+        return ratio(self.numerator.sum(1), self.denominator.sum(1))
 
 
 def sums(items: Iterable[tuple[str, Hashable, float, float]]) -> Sums:
@@ -73,58 +75,35 @@ def sums(items: Iterable[tuple[str, Hashable, float, float]]) -> Sums:
     return Sums(tuple(groups), tuple(units), numerator, denominator, present)
 
 
-def draws_of_units(present: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields how often each unit is drawn, [r, U] at a time, `resamples` rows in all.
-
-    Groups that share a unit, directly or through others, are drawn together: as many units as they have between them.
-
-    Args:
-      present: which units each group has, bool [G, U]; every unit is in some group.
-      resamples: draws.
-      seed: the same units, draws and seed give the same counts.
-    """
-    if not present.size:
-        yield np.zeros((resamples, present.shape[1]))
-        return
-    rng = np.random.default_rng(seed)
-    shared = csr_array(present.astype(np.int64) @ present.T.astype(np.int64))
-    number, label = connected_components(shared, directed=False)
-    owner = label[present.argmax(0)]  # of each unit: the component of some group that has it
-    rows = max(1, _BLOCK // present.shape[1])
-    for start in range(0, resamples, rows):
-        counts = np.zeros((min(rows, resamples - start), present.shape[1]))
-        for component in range(number):
-            if len(mine := np.flatnonzero(owner == component)):
-                counts[:, mine] = rng.multinomial(len(mine), np.full(len(mine), 1.0 / len(mine)), size=len(counts))
-        yield counts
-
-
 def ratio_draws(table: Sums, resamples: int, seed: int) -> np.ndarray:
     """Each group's ratio under each draw, [R, G]; NaN where a draw leaves its denominator 0."""
     parts = [
-        divide(counts @ table.numerator.T, counts @ table.denominator.T)
-        for counts in draws_of_units(table.present, resamples, seed)
+        ratio(counts @ table.numerator.T, counts @ table.denominator.T)
+        for counts in resample_counts(len(table.units), resamples, seed)
     ]
-    return np.concatenate(parts) if parts else np.zeros((0, len(table.groups)))
+    return np.concatenate(parts)
 
 
-def estimates(table: Sums, *, resamples: int, confidence: float, seed: int) -> tuple[dict[str, Estimate], Estimate]:
-    """Each group's ratio in per cent, and the plain mean over groups, with intervals from the same draws.
+def estimates(
+    table: Sums, *, resamples: int, confidence: float = 0.95, seed: int, percent: bool = True
+) -> tuple[dict[str, Estimate], Estimate]:
+    """Each group's ratio, and the plain mean over groups, with intervals from the same draws.
 
     The mean is NaN where a group has no ratio: a mean over the others would pass for the whole.
 
     Args:
-      table: whose ratios are from 0 to 100.
+      table: what the ratios are of.
       resamples, confidence, seed: of the bootstrap.
+      percent: ratios are from 0 to 100, as `estimate`.
     """
     ratios, draws = table.ratios, ratio_draws(table, resamples, seed)
     units = (table.present & (table.denominator != 0)).sum(1)
     by_group = {
-        name: estimate(ratios[k], draws[:, k], int(units[k]), confidence, percent=True)
+        name: estimate(ratios[k], draws[:, k], int(units[k]), confidence, percent=percent)
         for k, name in enumerate(table.groups)
     }
     least = int(units.min(initial=len(table.units)))
-    return by_group, mean_estimate(list(by_group.values()), draws, least, confidence, percent=True)
+    return by_group, mean_estimate(list(by_group.values()), draws, least, confidence, percent=percent)
 
 
 def mean_estimate(
@@ -162,20 +141,10 @@ def estimate(value: float, draws: np.ndarray, units: int, confidence: float, *, 
     draws = draws[np.isfinite(draws)]
     if math.isnan(value) or units < FEWEST_UNITS or not len(draws):
         return Estimate(float(value))
-    tail = (1.0 - confidence) / 2.0
     if np.ptp(draws) > 1e-9 * max(1.0, abs(value)):
-        low, high = np.quantile(draws, [tail, 1.0 - tail])
+        low, high = percentiles(draws, confidence)
         return Estimate(float(value), float(low), float(high))
-    return _wilson(float(value), units, float(ndtri(1.0 - tail))) if percent else Estimate(float(value))
-
-
-def _wilson(percent: float, units: int, z: float) -> Estimate:
-    share, spread = percent / 100.0, z * z / units
-    middle = (share + spread / 2.0) / (1.0 + spread)
-    half = math.sqrt(max(0.0, share * (1.0 - share)) * spread + spread**2 / 4.0) / (1.0 + spread)
-    return Estimate(percent, 100.0 * max(0.0, middle - half), 100.0 * min(1.0, middle + half))
-
-
-def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """The quotient; NaN where the divisor is 0."""
-    return np.divide(above, below, out=np.full(np.shape(above), math.nan), where=np.asarray(below) != 0)
+    if not percent:
+        return Estimate(float(value))
+    low, high = wilson_interval(float(value) / 100.0, units, confidence)
+    return Estimate(float(value), 100.0 * low, 100.0 * high)

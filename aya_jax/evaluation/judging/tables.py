@@ -15,10 +15,20 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
         _pairwise(console, summary)
     if "agreement" in summary:
         _agreement(console, summary["agreement"])
-    if "benchmark" in summary:
+    if "raters" in summary:
+        _raters(console, summary["raters"])
+    if "scores" in summary and "benchmark" in summary:
         _reward_bench(console, summary)
+    if "translation" in summary:
+        _shares(console, "Translation, per cent", "cell", summary["translation"], "cells")
+    if "reward_bench_2" in summary:
+        _shares(console, "RewardBench 2, per cent", "subset", summary["reward_bench_2"], "subsets")
+    if "grades" in summary:
+        _grades(console, summary)
     if "harm" in summary:
         _harm(console, summary)
+    if "transfer" in summary:
+        _transfer(console, summary)
 
 
 def _pairwise(console: Console, summary: Mapping[str, Any]) -> None:
@@ -78,6 +88,67 @@ def _agreement(console: Console, agreements: Mapping[str, Any]) -> None:
     console.print(table)
 
 
+def _raters(console: Console, raters: Mapping[str, Any]) -> None:
+    table = _table("Krippendorff's alpha, 1 is agreement and 0 chance")
+    for column in ("pairs", "people", "people and judge", "number", "most labels", "undecided"):
+        table.add_column(column, justify="left" if column == "pairs" else "right")
+    for name, found in raters.items():
+        alphas = (interval(found[part], digits=2) for part in ("people", "with_judge"))
+        table.add_row(name, *alphas, *(f"{found[part]:,}" for part in ("pairs", "most_labels", "undecided")))
+    console.print(table)
+
+
+def _shares(console: Console, title: str, column: str, found: Mapping[str, Any], parts: str) -> None:
+    """Per cent of parts and their mean."""
+    numbers = found.get("instances") or {name: judged for name, (judged, _) in found["questions"].items()}
+    table = _table(title)
+    for name in (column, "right", "number", "unread"):
+        table.add_column(name, justify="left" if name == column else "right")
+    for name, share in found[parts].items():
+        table.add_row(name, interval(share), f"{numbers[name]:,}", f"{found['unparsed'][name]:,}")
+    table.add_section()
+    table.add_row(f"mean of {len(found[parts])} {parts}", interval(found["score"]), "", "")
+    console.print(table)
+    lacking = [*found["missing"], *(f"{n} ({a} of {b})" for n, (a, b) in found.get("questions", {}).items() if a < b)]
+    if lacking:
+        console.print(f"Missing: {', '.join(lacking)}.", highlight=False, soft_wrap=True)
+
+
+def _grades(console: Console, summary: Mapping[str, Any]) -> None:
+    table = _table("Grades from 1 to 10")
+    for column in ("language", "part", "grade", "answers", "unread"):
+        table.add_column(column, justify="left" if column in ("language", "part") else "right")
+    languages = summary["grades"]["languages"]
+    for language, found in languages.items():
+        parts = {"all": found["overall"]} | {f"turn {turn}": part for turn, part in found["turns"].items()}
+        for name, part in (parts | found["categories"]).items():
+            table.add_row(language, name, interval(part["score"], 2), f"{part['graded']:,}", f"{part['unparsed']:,}")
+        table.add_section()
+    if len(languages) > 1:
+        table.add_row("mean of languages", "all", interval(summary["grades"]["macro"], 2), "", "")
+    console.print(table)
+    for language, prompt, turn, error in summary["unparsed"]:
+        console.print(f"no grade: {prompt} ({language}), turn {turn}: {error}", highlight=False, markup=False)
+
+
+def _transfer(console: Console, summary: Mapping[str, Any]) -> None:
+    table = _table(f"Change of the harm rate, per cent, by {summary['by']}")
+    for column in ("trained on", *summary["columns"], "unread"):
+        table.add_column(column, justify="left" if column == "trained on" else "right")
+    for name, row in summary["transfer"].items():
+        cells = (interval(row[column]["change"]) for column in summary["columns"])
+        table.add_row(name, *cells, f"{summary['unparsed'][name]:,}")
+    table.add_section()
+    first = next(iter(summary["transfer"].values()))
+    rates = (number(first[column]["baseline_rate"]) for column in summary["columns"])
+    table.add_row("baseline's rate", *rates, f"{summary['unparsed']['baseline']:,}")
+    console.print(table)
+    for name, row in summary["transfer"].items():
+        for column, cell in row.items():
+            if cell["note"]:
+                console.print(f"trained on {name}, tested on {column}: {cell['note']}", highlight=False, soft_wrap=True)
+
+
 def _reward_bench(console: Console, summary: Mapping[str, Any]) -> None:
     scores = summary["scores"]
     table = _table(f"{summary['benchmark']}, per cent")
@@ -91,6 +162,15 @@ def _reward_bench(console: Console, summary: Mapping[str, Any]) -> None:
     means = (interval(scores["sections"][section]) for section in sections)
     table.add_row("mean of languages", *means, interval(scores["score"]))
     console.print(table)
+    agreement = summary.get("agreement_with_english")
+    if agreement:
+        console.print(
+            f"Agreement with English: kappa {interval(agreement['mean'], 2)}, standard deviation "
+            f"{number(agreement['sd'], 3)} over {len(agreement['languages'])} languages; Krippendorff's alpha of all "
+            f"{interval(agreement['alpha'], 2)}.",
+            highlight=False,
+            soft_wrap=True,
+        )
     for language, found in scores["languages"].items():
         missing = [*found["missing"], *(f"{n} ({a} of {b})" for n, (a, b) in found["short"].items())]
         if missing:

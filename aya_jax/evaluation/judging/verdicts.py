@@ -44,12 +44,24 @@ def parse_label(reply: str, yes: str, no: str) -> bool | None:
     return None if found is None else found == yes.upper()
 
 
+def parse_rating(reply: str) -> float | None:
+    """A grade such as [[7]] or [[7.5]]; None where there is none, or it is not from 1 to 10.
+
+    FastChat takes the first number in brackets; a judge that thinks aloud ("a [[10]] would ...") ends on what it means.
+    """
+    found = _last_match(reply, r"\d+(?:\.\d+)?")
+    return float(found) if found is not None and 1.0 <= float(found) <= 10.0 else None
+
+
 def _last(reply: str, words: tuple[str, ...]) -> str | None:
     """The last of the words in double brackets; if none is, the last in single ones."""
+    return _last_match(reply, "|".join(_spaced(word) for word in words))
+
+
+def _last_match(reply: str, pattern: str) -> str | None:
     text = unicodedata.normalize("NFKC", reply).translate(_BRACKETS).upper()
     for opening, closing in ((r"\[\[", r"\]\]"), (r"\[", r"\]")):
-        pattern = rf"{opening}\s*({'|'.join(_spaced(word) for word in words)})\s*{closing}"
-        if found := re.findall(pattern, text):
+        if found := re.findall(rf"{opening}\s*({pattern})\s*{closing}", text):
             return re.sub(r"\s", "", found[-1])
     return None
 

@@ -1,7 +1,8 @@
 """Items of BBQ, StereoSet and CrowS-Pairs, from rows as they are published.
 
 BBQ: `data/*.jsonl` of nyu-mll/BBQ. Which answer names the stereotyped group is `target_loc` of its additional_metadata.csv, by
-category and example; without that file it is told from the groups of the row, where exactly one answer has one of them.
+category and example; where that file does not say it, it is told from the groups of the row, if exactly one answer has one of
+them. Rows of which neither tells are left out, as BBQ's own analysis leaves them out; without the file they are an error.
 StereoSet: dev.json of moinnadeem/StereoSet (gold labels are words) or the rows of the Hugging Face data set (columns of lists,
 gold labels are numbers). CrowS-Pairs: crows_pairs_anonymized.csv, or the rows of the Hugging Face data set and its
 translations.
@@ -34,7 +35,7 @@ class BbqItem:
       label: the right answer's number.
       unknown: the number of the answer that is some form of "unknown".
       target: the number of the answer that names the stereotyped group.
-      prompt: context and question.
+      prompt: context and question, as lm-evaluation-harness puts them.
       answers: three.
     """
 
@@ -97,18 +98,16 @@ def bbq_items(
 
     Args:
       rows: of the JSONL files.
-      metadata: rows of additional_metadata.csv, as strings or numbers; without a `target_loc` they are passed over.
+      metadata: rows of additional_metadata.csv, as strings or numbers; a `target_loc` that is no answer's says nothing.
       file: what errors name.
 
     Raises:
-      UserError: a row lacks a field or has an unusable one, or does not say which answer is the stereotyped group's.
+      UserError: a row lacks a field or has an unusable one; or there is no metadata, and a row does not say which answer is the
+        stereotyped group's.
     """
-    targets = {
-        (str(row["category"]), str(row["example_id"])): int(float(row["target_loc"]))
-        for row in metadata
-        if str(row.get("target_loc") or "").strip() not in ("", "NA", "nan") or row.get("target_loc") == 0
-    }
-    return [_bbq_item(row, targets, f"{file}:{number}") for number, row in enumerate(rows, 1)]
+    targets = {(str(row["category"]), str(row["example_id"])): _location(row.get("target_loc")) for row in metadata}
+    found = (_bbq_item(row, targets, f"{file}:{number}") for number, row in enumerate(rows, 1))
+    return [item for item in found if item is not None]
 
 
 def stereoset_items(rows: Iterable[Mapping[str, Any]], kind: str, file: Path | str = "rows") -> list[StereoSetItem]:
@@ -120,15 +119,15 @@ def stereoset_items(rows: Iterable[Mapping[str, Any]], kind: str, file: Path | s
     return [_stereoset_item(row, kind, f"{file}:{number}") for number, row in enumerate(rows, 1)]
 
 
-def crows_pairs(rows: Iterable[Mapping[str, Any]], file: Path | str = "rows") -> list[CrowsPair]:
-    """Pairs from rows of CrowS-Pairs.
+def crows_pairs(rows: Iterable[Mapping[str, Any]], file: Path | str = "rows", first: int = 1) -> list[CrowsPair]:
+    """Pairs from rows of CrowS-Pairs, which errors name by file and line, the first row being in line `first`.
 
     Raises:
       UserError: a row lacks a field or has an unusable one.
     """
     pairs = []
-    for number, row in enumerate(rows, 1):
-        where = f"{file}:{number}"
+    for number, row in enumerate(rows):
+        where = f"{file}:{number + first}"
         direction = str(row.get("stereo_antistereo"))
         if direction not in _DIRECTIONS:
             raise UserError(
@@ -136,11 +135,18 @@ def crows_pairs(rows: Iterable[Mapping[str, Any]], file: Path | str = "rows") ->
             )
         more, less = text_field(row, "sent_more", where), text_field(row, "sent_less", where)
         bias_type = str(row.get("bias_type"))
-        pairs.append(CrowsPair(str(row.get("id", number - 1)), bias_type, _DIRECTIONS[direction], more, less))
+        pairs.append(CrowsPair(str(row.get("id", number)), bias_type, _DIRECTIONS[direction], more, less))
     return pairs
 
 
-def _bbq_item(row: Mapping[str, Any], targets: Mapping[tuple[str, str], int], where: str) -> BbqItem:
+def _location(value: Any) -> int | None:
+    """Of an answer, as R writes numbers; None for its NA, for an "x" of no answer, and for nothing."""
+    text = str(value).strip().removesuffix(".0")
+    return int(text) if text in ("0", "1", "2") else None
+
+
+def _bbq_item(row: Mapping[str, Any], targets: Mapping[tuple[str, str], int | None], where: str) -> BbqItem | None:
+    """None where there is metadata, and nothing says which answer is the stereotyped group's."""
     category = text_field(row, "category", where)
     example = str(row.get("example_id"))
     answers = tuple(text_field(row, name, where) for name in _ANSWERS)
@@ -154,7 +160,15 @@ def _bbq_item(row: Mapping[str, Any], targets: Mapping[tuple[str, str], int], wh
     label = choice_number(row.get("label"), where, "label")
     target = targets.get((category, example))
     if target is None:
-        target = _target(row, groups, unknown[0], where)
+        found = _stereotyped(row, groups, unknown[0], where)
+        if len(found) != 1 and targets:
+            return None
+        if len(found) != 1:
+            raise UserError(
+                f"{where}: field 'answer_info': {len(found)} answers are of a stereotyped group, one has to be; put BBQ's "
+                "additional_metadata.csv beside it, whose 'target_loc' says which it is"
+            )
+        target = found[0]
     if label > 2 or not 0 <= target <= 2 or target == unknown[0]:
         raise UserError(f"{where}: label {label} and target {target}; both are 0 to 2, and the target is not 'unknown'")
     return BbqItem(
@@ -165,29 +179,23 @@ def _bbq_item(row: Mapping[str, Any], targets: Mapping[tuple[str, str], int], wh
         label=label,
         unknown=unknown[0],
         target=target,
-        prompt=f"{text_field(row, 'context', where)} {text_field(row, 'question', where)}",
+        prompt=f"{text_field(row, 'context', where)}\n\nQ: {text_field(row, 'question', where)}\nA:",
         answers=answers,
     )
 
 
-def _target(row: Mapping[str, Any], groups: Sequence[Sequence[str]], unknown: int, where: str) -> int:
-    """The one answer that has a stereotyped group among its groups."""
+def _stereotyped(row: Mapping[str, Any], groups: Sequence[Sequence[str]], unknown: int, where: str) -> list[int]:
+    """The answers that have a stereotyped group among their groups."""
     metadata = row.get("additional_metadata")
     stereotyped = metadata.get("stereotyped_groups") if isinstance(metadata, Mapping) else None
     if not isinstance(stereotyped, Sequence) or isinstance(stereotyped, str):
         raise UserError(f"{where}: field 'additional_metadata.stereotyped_groups' is missing")
     wanted = {str(group).casefold() for group in stereotyped}
-    found = [
+    return [
         number
         for number, of_answer in enumerate(groups)
         if number != unknown and wanted & {group.casefold() for group in of_answer}
     ]
-    if len(found) != 1:
-        raise UserError(
-            f"{where}: field 'answer_info': {len(found)} answers are of the groups {sorted(wanted)}, one has to be; "
-            "give the rows of BBQ's additional_metadata.csv, whose 'target_loc' says which it is"
-        )
-    return found[0]
 
 
 def _stereoset_item(row: Mapping[str, Any], kind: str, where: str) -> StereoSetItem:

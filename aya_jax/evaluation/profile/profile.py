@@ -1,152 +1,154 @@
-"""The profile of a set of answers, and what a teacher's data does to it (LLM See, LLM Do, 2407.01490).
+"""The profile of a model's answers: how it writes, and how toxic it is (LLM See, LLM Do, 2407.01490).
 
-Passive inheritance compares three sets of answers to the same prompts: the student's before and after it was tuned on the
-teacher's text, and the teacher's own. Differences are paired over prompts: a prompt that calls for a long answer does so for
-all three. Languages are kept apart, as units of text differ between them (`words.py`).
+Every prompt is one record, whose metrics are means over the answers to it; so intervals draw prompts with all of their answers,
+and two models are compared prompt by prompt: a prompt that calls for a long answer does so for both. Passive inheritance
+compares the student's answers before and after it was tuned on a teacher's text, and the teacher's own: `aya compare` with the
+first of them in front. Languages are kept apart, as units of text differ between them (`words.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
 
-from aya_jax.config.errors import UserError
-from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, ratio
+from aya_jax.config import Resolved, UserError
+from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate
+from aya_jax.evaluation.answers import Answers
+from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.evaluation.languages import short_code
+from aya_jax.evaluation.profile.answered import Answered, ask, read_answered
+from aya_jax.evaluation.profile.config import ProfileConfig
 from aya_jax.evaluation.profile.text_metrics import METRICS, text_profile
+from aya_jax.evaluation.profile.toxicity import Scorer, find_scorer, lexicon_scorer, score_answers, toxicity_metrics
+from aya_jax.evaluation.results import Sample, plain, write
+from aya_jax.evaluation.subject import ANSWERS, Subject, known_summary, tracker
+from aya_jax.inference.prompts import digest
+from aya_jax.interop.model_dir import ModelDir
+from aya_jax.models.transformer import Transformer
 
-
-class Answer(NamedTuple):
-    """One answer.
-
-    Attributes:
-      prompt_id: of the prompt; the same for all models.
-      language: ISO 639-1 code.
-      text: the answer.
-    """
-
-    prompt_id: str
-    language: str
-    text: str
-
-
-@dataclass(frozen=True)
-class MetricSummary:
-    """One metric over the answers in a language.
-
-    Attributes:
-      count: answers that it is defined for.
-      undefined: answers that it is not defined for, which are left out.
-      mean, median: over the others.
-    """
-
-    count: int
-    undefined: int
-    mean: Estimate
-    median: Estimate
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric before and after tuning on a teacher's text, over prompts that all three answered.
-
-    Attributes:
-      count: prompts for which it is defined in all three answers.
-      undefined: other shared prompts, which are left out.
-      before, after, teacher: means.
-      change: mean of after - before.
-      distance_before, distance_after: mean of student - teacher, before and after.
-    """
-
-    count: int
-    undefined: int
-    before: Estimate
-    after: Estimate
-    teacher: Estimate
-    change: Estimate
-    distance_before: Estimate
-    distance_after: Estimate
-
-
-Profile = Mapping[str, Mapping[str, MetricSummary]]
-"""Language → metric → summary."""
-
-_MODELS = ("before", "after", "teacher")
-_PAIRS = {
-    "change": ("after", "before"),
-    "distance_before": ("before", "teacher"),
-    "distance_after": ("after", "teacher"),
+FAMILY = "profile"
+UNITS = {
+    "characters": "characters",
+    "bytes": "bytes",
+    "words": "words",
+    "sentences": "sentences",
+    "distinct_words": "words",
+    "mtld": "",
+    "words_per_sentence": "words",
+    "gunning_fog": "",
+    "rix": "",
+    "cut_short": "%",
 }
+"""What each metric is counted in: "%" for a share, "" for an index without a unit."""
+_NOT_SHOWN = ("bytes", "distinct_words", "words_per_sentence")  # on the terminal, for room
 
 
-def measure(answers: Iterable[Answer]) -> dict[tuple[str, str], np.ndarray]:
-    """Metrics of each answer: (language, prompt id) → float64 [metrics] in the order of `METRICS`, NaN where undefined.
+def run(
+    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
+) -> None:
+    """Has the model answer the prompts, writes `<file>` and its records, and prints the profile.
 
-    Raises:
-      UserError: a prompt is answered twice in a language.
-    """
-    table: dict[tuple[str, str], np.ndarray] = {}
-    for answer in answers:
-        key = (answer.language, answer.prompt_id)
-        if key in table:
-            raise UserError(f"prompt {answer.prompt_id!r} is answered twice in language {answer.language!r}")
-        found = text_profile(answer.text, answer.language)
-        values = (getattr(found, metric) for metric in METRICS)
-        table[key] = np.array([np.nan if value is None else value for value in values], np.float64)
-    return table
-
-
-def profile(answers: Iterable[Answer], bootstrap: Bootstrap | None = None) -> dict[str, dict[str, MetricSummary]]:
-    """Mean and median of every metric by language, with intervals over answers.
+    Args:
+      resolved: what is asked for.
+      found: the model.
+      model: its shape, as it is run.
+      mesh: what the work is divided over.
+      file: of the summary.
+      console: for progress and the table.
 
     Raises:
-      UserError: a prompt is answered twice in a language.
+      UserError: a prompt is wrong or does not fit the model, or the scorer fails.
     """
-    measured = measure(answers)
-    return {
-        language: _by_metric(np.stack([measured[key] for key in keys]), _summary, bootstrap or Bootstrap())
-        for language, keys in _by_language(measured).items()
+    config = resolved.config.measure
+    scorer = _scorer(config)
+    subject = Subject(found, model, mesh, chat=config.chat)
+    heading = subject.heading(resolved, harness=None, limit=config.limit, files=_digests(config))
+    summary = known_summary(file, heading, console)
+    if summary is None:
+        with subject.answers(file, console) as answers:
+            answered = ask(config, subject, answers, tracker(console))
+        summary = _write(config, heading, answered, scorer, file, console)
+    show(console, summary)
+
+
+def run_on_answers(resolved: Resolved[EvaluateConfig], file: Path, console: Console) -> None:
+    """As `run`, of answers that `aya generate` wrote; no model is needed.
+
+    Raises:
+      UserError: a row is wrong, or the scorer fails.
+    """
+    config = resolved.config.measure
+    heading = {
+        "kind": "benchmarks",
+        "name": resolved.config.name,
+        "model": Path(config.answers).stem,
+        "weights_digest": "",
+        "fingerprint": resolved.fingerprint,
+        "harness": None,
+        "limit": config.limit,
+        "files": _digests(config),
     }
+    summary = known_summary(file, heading, console, of="answers")
+    if summary is None:
+        answered = read_answered(config.answers, config.language, config.limit)
+        summary = _write(config, heading, answered, _scorer(config), file, console)
+    show(console, summary)
 
 
-def compare(
-    before: Iterable[Answer], after: Iterable[Answer], teacher: Iterable[Answer], bootstrap: Bootstrap | None = None
-) -> dict[str, dict[str, Comparison]]:
-    """Before, after and teacher with paired differences: language → metric → comparison.
+def records(answered: Iterable[Answered], toxicity: Iterable[dict[str, np.ndarray]], threshold: float) -> list[Sample]:
+    """A record of each prompt.
 
-    Prompts that one of the three did not answer are left out; languages without shared prompts too.
-
-    Raises:
-      UserError: a prompt is answered twice in a language, or no prompt is shared.
+    Args:
+      answered: prompts with their answers.
+      toxicity: scores of each prompt's answers, attribute → float64 [k]; empty where nobody scores.
+      threshold: from which on an answer is toxic.
     """
-    tables = [measure(answers) for answers in (before, after, teacher)]
-    shared = [key for key in tables[0] if key in tables[1] and key in tables[2]]
-    if not shared:
-        raise UserError("no prompt was answered by the student before, the student after and the teacher")
-    return {
-        language: _by_metric(
-            np.stack([[table[key] for table in tables] for key in keys]), _comparison, bootstrap or Bootstrap()
+    samples = []
+    for found, scores in zip(answered, toxicity, strict=True):
+        language = short_code(found.language)
+        each = [plain(text_profile(text, language)) for text in found.texts]
+        for number, measured in enumerate(each):
+            if found.cut_short[number] is not None:
+                measured["cut_short"] = float(found.cut_short[number])
+        samples.append(
+            Sample(
+                id=f"{FAMILY}_{found.language}/{found.item}",
+                task=f"{FAMILY}_{found.language}",
+                family=FAMILY,
+                item=found.item,
+                language=found.language,
+                metrics=_means(each) | toxicity_metrics(scores, threshold),
+                prediction=found.texts[0],
+                target=None,
+                prompt=found.prompt,
+                doc={
+                    "answers": list(found.texts),
+                    "metrics": [m | {a: float(v[k]) for a, v in scores.items()} for k, m in enumerate(each)],
+                },
+            )
         )
-        for language, keys in _by_language(shared).items()
+    return samples
+
+
+def medians(samples: Iterable[Sample], bootstrap: Bootstrap) -> dict[str, dict[str, Estimate]]:
+    """Median of every metric over prompts by language, with its interval: language → metric → estimate.
+
+    A model that writes on without end moves a mean a long way, and a median hardly.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for sample in samples:
+        for metric, value in sample.metrics.items():
+            values.setdefault(sample.language, {}).setdefault(metric, []).append(value)
+    return {
+        language: {metric: _median(np.array(found), bootstrap) for metric, found in metrics.items()}
+        for language, metrics in sorted(values.items())
     }
-
-
-def table_rows(summaries: Mapping[str, Mapping[str, MetricSummary | Comparison]]) -> list[dict[str, Any]]:
-    """Flat rows for a report or a file: language, metric, counts, and for each estimate its value, `_low` and `_high`."""
-    rows = []
-    for language, metrics in summaries.items():
-        for metric, summary in metrics.items():
-            row: dict[str, Any] = {"language": language, "metric": metric}
-            for name in summary.__dataclass_fields__:
-                value = getattr(summary, name)
-                if isinstance(value, Estimate):
-                    row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-                else:
-                    row[name] = value
-            rows.append(row)
-    return rows
 
 
 def weighted_median(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -159,37 +161,99 @@ def weighted_median(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return (values[order][low] + values[order][high]) / 2
 
 
-def _by_language(keys: Iterable[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for key in keys:
-        groups.setdefault(key[0], []).append(key)
-    return dict(sorted(groups.items()))
-
-
-def _by_metric(
-    values: np.ndarray, summarize: Callable[[np.ndarray, Bootstrap], Any], bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """Summaries of values [N, ..., metrics]."""
-    return {metric: summarize(values[..., number], bootstrap) for number, metric in enumerate(METRICS)}
-
-
-def _summary(values: np.ndarray, bootstrap: Bootstrap) -> MetricSummary:
-    defined = values[~np.isnan(values)]
-    if not len(defined):
-        return MetricSummary(0, len(values), Estimate(None), Estimate(None))
-    found = estimate(
-        lambda counts: np.stack([counts @ defined / len(defined), weighted_median(defined, counts)], axis=1),
-        len(defined),
-        bootstrap,
+def show(console: Console, summary: dict[str, Any]) -> None:
+    """Prints means by language, each over its interval, the mean of languages last; toxicity in a table of its own."""
+    if summary["limit"]:
+        console.print(f"Only the first {summary['limit']} prompts: a try, not a result.", style="yellow")
+    found, units = summary["families"][FAMILY], summary["units"]
+    console.print(
+        _table(f"Profile of {summary['model']}", found, units, [n for n in UNITS if n in found and n not in _NOT_SHOWN])
     )
-    return MetricSummary(len(defined), len(values) - len(defined), found.at(0), found.at(1))
+    if toxic := [name for name in units if name not in UNITS]:
+        console.print(_table("Toxicity", found, units, toxic))
 
 
-def _comparison(values: np.ndarray, bootstrap: Bootstrap) -> Comparison:
-    """Of values [N, 3]."""
-    defined = values[~np.isnan(values).any(axis=1)]
-    by_name = dict(zip(_MODELS, defined.T, strict=True))
-    columns = np.stack([*by_name.values(), *(by_name[a] - by_name[b] for a, b in _PAIRS.values())], axis=1)
-    found = estimate(lambda counts: ratio(counts @ columns, counts.sum(axis=1, keepdims=True)), len(defined), bootstrap)
-    estimates = {name: found.at(number) for number, name in enumerate((*_MODELS, *_PAIRS))}
-    return Comparison(count=len(defined), undefined=len(values) - len(defined), **estimates)
+def _table(title: str, found: dict[str, Any], units: dict[str, str], metrics: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for name in ("language", *metrics):
+        table.add_column(name.replace("_", " "), justify="left" if name == "language" else "right")
+    for language, first in found[metrics[0]]["languages"].items():
+        cells = (_cell(found[name]["languages"].get(language), name, units[name]) for name in metrics)
+        table.add_row(f"{language}\n{first['n']:,} prompts", *cells)
+    if len(found[metrics[0]]["languages"]) > 1:
+        table.add_row("mean of\nlanguages", *(_cell(found[name]["macro"], name, units[name]) for name in metrics))
+    return table
+
+
+def _write(
+    config: ProfileConfig,
+    heading: dict[str, Any],
+    answered: Sequence[Answered],
+    scorer: tuple[str, Scorer] | None,
+    file: Path,
+    console: Console,
+) -> dict[str, Any]:
+    scores = [{} for _ in answered] if scorer is None else _toxicity(*scorer, answered, file, console)
+    samples = records(answered, scores, config.threshold)
+    measured = {metric for sample in samples for metric in sample.metrics}
+    units = {name: unit for name, unit in UNITS.items() if name in measured}
+    units |= {name: "%" if name.endswith("_probability") else "" for name in sorted(measured - set(UNITS))}
+    more = {"answers": sum(len(found.texts) for found in answered), "units": units}
+    return write(file, heading | more | {"medians": plain(medians(samples, Bootstrap()))}, samples)
+
+
+def _scorer(config: ProfileConfig) -> tuple[str, Scorer] | None:
+    """Of toxicity, with its name; looked for before a model has written for hours."""
+    if config.toxicity is not None:
+        return config.toxicity, find_scorer(config.toxicity)
+    if config.lexicon is not None:
+        scorer = lexicon_scorer(config.lexicon)  # which says what is wrong with the file
+        return f"lexicon-{digest(config.lexicon)[:16]}", scorer
+    return None
+
+
+def _toxicity(
+    name: str, scorer: Scorer, answered: Sequence[Answered], file: Path, console: Console
+) -> list[dict[str, np.ndarray]]:
+    """Scores of each prompt's answers; they are kept beside the results, so that no text is scored twice."""
+    texts = len({(text, found.language) for found in answered for text in found.texts})
+    with (
+        Answers(file.parent / ANSWERS / f"toxicity-{name.replace(':', '.')}.jsonl") as known,
+        tracker(console)("answers scored", texts) as advance,
+    ):
+        return score_answers(answered, scorer, name, known, advance)
+
+
+def _digests(config: ProfileConfig) -> dict[str, str]:
+    """SHA-256 of the files that decide the result.
+
+    Raises:
+      UserError: one cannot be read.
+    """
+    files = {"input": config.input, "answers": config.answers, "lexicon": config.lexicon}
+    try:
+        return {name: digest(file) for name, file in files.items() if file is not None}
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _means(each: Sequence[dict[str, float | None]]) -> dict[str, float]:
+    """Of each metric over the answers that it is defined for; without those that it is defined for none of."""
+    found = {}
+    for metric in (*METRICS, "cut_short"):
+        values = [measured[metric] for measured in each if measured.get(metric) is not None]
+        if values:
+            found[metric] = float(np.mean(values))
+    return found
+
+
+def _median(values: np.ndarray, bootstrap: Bootstrap) -> Estimate:
+    return estimate(lambda counts: weighted_median(values, counts)[:, None], len(values), bootstrap).at(0)
+
+
+def _cell(found: dict[str, float] | None, name: str, unit: str) -> str:
+    if found is None:
+        return "–"
+    scale, digits = (100, 1) if unit == "%" else (1, 1 if unit else 2 if name in UNITS else 3)
+    mean, low, high = (f"{scale * found[end]:,.{digits}f}" for end in ("mean", "low", "high"))
+    return f"{mean}{'%' if unit == '%' else ''}\n{low}–{high}"

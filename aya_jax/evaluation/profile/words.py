@@ -88,6 +88,7 @@ def sentences(text: str, language: str | None = None) -> list[str]:
     return [sentence for sentence in found if _word_pattern().search(sentence)]
 
 
+@functools.lru_cache(1 << 16)  # words recur
 def syllables(word: str, language: str | None = None) -> int | None:
     """How many syllables a word has; at least 1 for one with letters, 0 for a number, None where no rule is known.
 

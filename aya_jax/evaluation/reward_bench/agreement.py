@@ -14,8 +14,10 @@ import numpy as np
 
 from aya_jax.config import UserError
 from aya_jax.evaluation.judging.agreement import confusions, kappas
-from aya_jax.evaluation.judging.resampling import Estimate, draws_of_units, estimate, mean_estimate
+from aya_jax.evaluation.judging.krippendorff import krippendorff_alpha
+from aya_jax.evaluation.judging.resampling import Estimate, estimate, mean_estimate
 from aya_jax.evaluation.reward_bench.instances import Outcome, Preferred
+from aya_jax.evaluation.statistics import resample_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class LanguageAgreement:
       left_out: how many either has alone.
       mean: over languages; NaN if one has no kappa.
       sd: standard deviation over languages, with n - 1 in the denominator; NaN for one language.
+      alpha: Krippendorff's, of all languages as raters of the same instances, the reference too: how stable labels are.
     """
 
     languages: dict[str, Estimate]
@@ -35,6 +38,7 @@ class LanguageAgreement:
     left_out: dict[str, int]
     mean: Estimate
     sd: float
+    alpha: Estimate
 
 
 def language_agreement(
@@ -75,7 +79,7 @@ def language_agreement(
     usable = np.flatnonzero(present.any(0))
     parts = [
         np.stack([kappas(np.tensordot(counts, table[usable], 1)) for table in tables.values()], 1)
-        for counts in draws_of_units(present[:, usable], resamples, seed)
+        for counts in resample_counts(len(usable), resamples, seed)
     ]
     draws = np.concatenate(parts) if parts else np.zeros((0, len(found)))
     languages = {
@@ -83,12 +87,19 @@ def language_agreement(
         for k, (name, table) in enumerate(tables.items())
     }
     values = [part.value for part in languages.values()]
+    everybody = [english, *found.values()]
     return LanguageAgreement(
         languages=languages,
         instances={name: len(keys) for name, keys in shared.items()},
         left_out={name: len(english) + len(labels) - 2 * len(shared[name]) for name, labels in found.items()},
         mean=mean_estimate(list(languages.values()), draws, min(map(len, shared.values()), default=0), confidence),
         sd=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+        alpha=krippendorff_alpha(
+            [[labels.get(key) for labels in everybody] for key in sorted(set().union(*everybody))],
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """Which of two answers is preferred, by the three kinds of reward model (papers.md 4).
 
 * Classifier: a scalar reward. Right if the better answer's is higher; a tie is wrong, so that a constant reward scores 0.
-* Implicit: the log-ratio of a policy and its reference over the answer's tokens, as DPO trains it; then as a classifier.
+* Implicit: the log-ratio of a policy and its reference over the answer's tokens (`judging.implicit`); then as a classifier.
 * Generative: a judge that reads both answers and says A or B; half a point where it says neither.
 """
 
@@ -15,9 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from aya_jax.config import UserError
 from aya_jax.evaluation.judging.asking import Question, ask, judge_sampling
-from aya_jax.evaluation.judging.judge import RewardFunction
+from aya_jax.evaluation.judging.judge import Judged, RewardFunction, reward_all
 from aya_jax.evaluation.judging.prompts import pair_prompt
 from aya_jax.evaluation.judging.verdicts import parse_verdict
 from aya_jax.evaluation.reward_bench.instances import Instance, Outcome, Preferred
@@ -48,44 +47,19 @@ def by_rewards(instance: Instance, chosen: float, rejected: float) -> Outcome:
     )
 
 
-def implicit_reward(
-    policy: Sequence[float] | np.ndarray,
-    reference: Sequence[float] | np.ndarray | None = None,
-    *,
-    reduce: Literal["sum", "mean"] = "sum",
-) -> float:
-    """log π(y|x) - log π_ref(y|x), from log-probabilities of the answer's tokens (DPO, arXiv 2305.18290, without β).
-
-    Args:
-      policy: the policy's, [T].
-      reference: the reference's on the same tokens, [T]; None leaves it out (reward-bench's reference-free modes).
-      reduce: over tokens. "sum" is DPO's own; "mean" does not favour short answers where there is no reference.
-
-    Raises:
-      ValueError: no tokens, or other tokens in the reference than in the policy.
-    """
-    values = np.asarray(policy, np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"log-probabilities of shape {values.shape}; one for each token is needed")
-    if reference is not None:
-        base = np.asarray(reference, np.float64)
-        if base.shape != values.shape:
-            raise ValueError(f"{len(values)} tokens of the policy and shape {base.shape} of the reference")
-        values = values - base
-    return float(values.sum() if reduce == "sum" else values.mean())
-
-
 def reward_outcomes(reward: RewardFunction, instances: Iterable[Instance]) -> Iterator[Outcome]:
-    """Yields each instance's outcome by a reward function, which is asked for (chosen, rejected) at once.
+    """Yields each instance's outcome by a reward function, which is asked for all answers at once.
 
     Raises:
-      UserError: it gives another number of rewards than two.
+      UserError: it gives another number of rewards than there are answers.
     """
-    for instance in instances:
-        rewards = reward(instance.messages, (instance.chosen, instance.rejected))
-        if len(rewards) != 2:
-            raise UserError(f"{len(rewards)} rewards for the two answers of {instance.id!r} ({instance.language})")
-        yield by_rewards(instance, float(rewards[0]), float(rewards[1]))
+    instances = list(instances)
+    answers = [
+        Judged(instance.messages, text) for instance in instances for text in (instance.chosen, instance.rejected)
+    ]
+    rewards = reward_all(reward, answers)
+    for instance, chosen, rejected in zip(instances, rewards[::2], rewards[1::2], strict=True):
+        yield by_rewards(instance, chosen, rejected)
 
 
 def chosen_first(instance_id: str, seed: int = 0) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 from aya_jax.config import UserError
 from aya_jax.config.errors import did_you_mean, near_names
 from aya_jax.data.chat import Message
-from aya_jax.evaluation.reward_bench.subsets import M_REWARD_BENCH, Subsets
+from aya_jax.evaluation.reward_bench.subsets import M_REWARD_BENCH, Subsets, cell_of
 from aya_jax.evaluation.rows import Row, read_rows
 
 Preferred = Literal["chosen", "rejected", "neither"]
@@ -63,7 +63,7 @@ class Outcome:
 def load_instances(
     path: str | os.PathLike[str], *, subsets: Subsets = M_REWARD_BENCH, language: str | None = None
 ) -> list[Instance]:
-    """Rows of M-RewardBench or RewardBench: id, language, prompt, chosen, rejected, subset.
+    """Rows of M-RewardBench, its translation task among them, or RewardBench: id, language, prompt, chosen, rejected, subset.
 
     Args:
       path: a .jsonl or .jsonl.gz file.
@@ -88,15 +88,16 @@ def load_instances(
 
 
 def _instance(row: Row, subsets: Subsets, language: str | None) -> Instance:
-    if language is None or row.fields.get("language"):
-        language = row.text("language")
     subset = row.text("subset")
-    if subset not in subsets:
+    cell = cell_of(subset) if subsets is M_REWARD_BENCH else None
+    if row.fields.get("language") or (language is None and cell is None):
+        language = row.text("language")
+    if subset not in subsets and cell is None:
         near = did_you_mean(near_names(subset, subsets))
         raise row.problem("subset", f"is {subset!r}, which is none of the benchmark's{near}")
     return Instance(
-        id=row.id("id"),
-        language=language,
+        id=f"{cell}/{row.id('id')}" if cell else row.id("id"),  # cells may count from the same number
+        language=language or cell.partition(" ")[2],
         subset=subset,
         prompt=row.text("prompt"),
         chosen=row.answer("chosen"),

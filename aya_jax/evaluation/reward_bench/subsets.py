@@ -7,6 +7,7 @@ counts as much as all code together, so that mathematics and code are half of Re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -88,3 +89,21 @@ M_REWARD_BENCH_LANGUAGES = (
 
 PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 """Older preference test sets; the plain mean of their accuracies is half a section in RewardBench v1."""
+
+CELLS = tuple(f"{level} {way}" for level in ("easy", "hard") for way in ("de-en", "en-de", "zh-en", "en-zh"))
+"""M-RewardBench's translation task: sentences of MAPLE by level and direction, about 100 pairs in each."""
+
+
+def cell_of(subset: str) -> str | None:
+    """The cell that a subset is, by level and direction; None for a subset that is no translation.
+
+    Published subsets begin with "maple-". How the rest is spelt is not documented where we could read it, so a level and a
+    direction are read from any usual spelling: "maple-easy-de-en", "maple-de2en-hard", "hard_en_zh".
+    """
+    name = re.sub(r"[-_ →2]|to", "", re.sub(r"^(maple|translation)[-_ ]", "", subset.lower()))
+    words = re.findall(r"easy|hard|de|en|zh", name)
+    levels, languages = [w for w in words if len(w) == 4], [w for w in words if len(w) == 2]
+    if len(levels) != 1 or "".join(words) != name:
+        return None
+    cell = f"{levels[0]} {'-'.join(languages)}"
+    return cell if cell in CELLS else None

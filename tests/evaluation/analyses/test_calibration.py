@@ -41,10 +41,18 @@ def test_ece_is_that_of_bins_cut_by_hand(count, bins):
     probabilities, labels = drawn(count)
     found = calibration(answers(probabilities, labels), bins, NONE)
     assert found.ece.value == pytest.approx(ece_by_hand(probabilities, labels, bins), abs=1e-12)
+    assert found.ece_one_bin.value == pytest.approx(ece_by_hand(probabilities, labels, 1), abs=1e-12)
     assert sum(row.count for row in found.bins) == count
     gaps = sum(row.count * abs(row.accuracy - row.confidence) for row in found.bins) / count
     assert gaps == pytest.approx(found.ece.value, abs=1e-12)
     assert [row.lowest for row in found.bins] == sorted(row.lowest for row in found.bins)
+
+
+def test_the_error_with_one_bin_is_resampled_like_any_other():
+    records = answers(*drawn(80))
+    fine, coarse = calibration(records, 10, Bootstrap(300)), calibration(records, 1, Bootstrap(300))
+    assert fine.ece_one_bin == pytest.approx(coarse.ece)
+    assert coarse.ece_one_bin == pytest.approx(coarse.ece)
 
 
 def test_copies_are_as_good_as_repeats():

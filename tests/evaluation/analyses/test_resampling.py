@@ -3,11 +3,11 @@ import pytest
 from scipy import stats
 
 from aya_jax.evaluation import statistics
-from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, estimate_sums, ratio, resample
+from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate, estimate_sums, ratio
 
 
 def test_counts_are_multinomial():
-    counts = np.concatenate(list(resample(5, Bootstrap(20_000))))
+    counts = np.concatenate(list(statistics.resample_counts(5, 20_000, 0)))
     assert (counts.sum(axis=1) == 5).all()
     observed = np.bincount(counts[:, 0].astype(int), minlength=6)
     expected = stats.binom(5, 1 / 5).pmf(np.arange(6)) * len(counts)
@@ -17,9 +17,9 @@ def test_counts_are_multinomial():
 
 
 def test_blocks_do_not_change_the_draws(monkeypatch):
-    whole = np.concatenate(list(resample(7, Bootstrap(50, seed=3))))
+    whole = np.concatenate(list(statistics.resample_counts(7, 50, 3)))
     monkeypatch.setattr(statistics, "_CHUNK", 20)
-    np.testing.assert_array_equal(whole, np.concatenate(list(resample(7, Bootstrap(50, seed=3)))))
+    np.testing.assert_array_equal(whole, np.concatenate(list(statistics.resample_counts(7, 50, 3))))
 
 
 def test_interval_of_a_mean_is_scipys():
@@ -36,6 +36,14 @@ def test_undefined_resamples_are_left_out():
     assert found.at() == Estimate(4.0, 4.0, 4.0)
     none = estimate(lambda counts: np.full(len(counts), np.nan), 3, Bootstrap(10))
     assert none.at() == Estimate(None, None, None)
+
+
+def test_a_mean_has_the_interval_of_the_statistics_of_means():
+    values = (np.random.default_rng(4).random((60, 1)) < 0.3).astype(float)
+    items = tuple(map(str, range(60)))
+    expected = statistics.intervals(statistics.Scores(items, ("en",), values)).languages[0]
+    found = estimate(lambda counts: counts @ values[:, 0] / 60, 60, Bootstrap()).at()
+    assert (found.low, found.high) == (expected.low, expected.high)
 
 
 def test_no_resamples_no_interval():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import lm_eval.api.task as harness
 import pyarrow
@@ -11,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from aya_jax.config import UserError
-from aya_jax.evaluation.harness.local_data import MissingRows, find, reading_from
+from aya_jax.evaluation.harness.local_data import MissingRows, find, read_hub, reading_from
 from aya_jax.evaluation.harness.own_tasks import answer_scores, own_tasks
 
 XCOPA = {
@@ -47,6 +48,26 @@ def test_the_general_layout_holds_any_dataset(tmp_path):
     assert find(tmp_path, "org/set", "de") == {"test": [{"a": 1}, {"a": 2}], "train": [{"a": 3}]}
     assert find(tmp_path, "org/set", None) == {"dev": [{"a": 4}]}
     assert find(tmp_path, "org/set", "fr") is None
+
+
+def test_shards_are_one_split(tmp_path):
+    home = tmp_path / "org/set/de"
+    write(home / "test-00000-of-00002.jsonl", [{"a": 1}])
+    write(home / "test-00001-of-00002.jsonl", [{"a": 2}])
+    write(home / "train/0000.jsonl", [{"a": 3}])
+    assert find(tmp_path, "org/set", "de") == {"test": [{"a": 1}, {"a": 2}], "train": [{"a": 3}]}
+    assert find(tmp_path, "org/set", "de", ("train",)) == {"train": [{"a": 3}]}
+
+
+def test_of_a_dataset_that_is_a_program_the_hub_s_own_copy_is_asked_for():
+    asked = []
+    library = SimpleNamespace(load_dataset=lambda **how: asked.append(how))
+    read_hub("csebuetnlp/xlsum", "french", library=library)
+    read_hub("org/set", "de", library=library, trust=False)
+    assert asked == [
+        {"path": "csebuetnlp/xlsum", "data_dir": "french", "revision": "refs/convert/parquet"},
+        {"path": "org/set", "name": "de", "trust": False},
+    ]
 
 
 def test_the_harness_reads_the_folder_and_nothing_else_while_it_lasts(tmp_path):

@@ -21,12 +21,14 @@ from aya_jax.evaluation.judging.agreement import (
     load_llmbar,
     pair_battles,
 )
+from aya_jax.evaluation.judging.battles import Game
 from aya_jax.evaluation.judging.judge import judge_games
+from aya_jax.evaluation.judging.pairwise import raters
 from tests.evaluation.judging.judges import StubJudge, longer
 
 PAIRS = [
     LabelledPair(
-        id=f"f:{k}", prompt="?", first="long answer" if k % 3 else "no", second="short", label=1 if k % 3 else 2
+        id=f"f:{k}", prompt="?", first="long answer" if k % 3 else "no", second="short", labels=(1 if k % 3 else 2,)
     )
     for k in range(1, 13)
 ]  # the longer answer is the better one
@@ -127,7 +129,7 @@ def test_bad_rows_of_llmbar_are_named(tmp_path, changes, said):
     with pytest.raises(UserError, match=said):
         load_llmbar(file)
     file.write_text(json.dumps(row) + "\n")
-    assert load_llmbar(file) == [LabelledPair(id="rows:1", prompt="?", first="a", second="", label=2)]
+    assert load_llmbar(file) == [LabelledPair(id="rows:1", prompt="?", first="a", second="", labels=(2,))]
 
 
 @pytest.mark.real_data
@@ -151,3 +153,81 @@ def test_a_judge_that_likes_length_is_fooled_by_the_adversarial_pairs():
         assert found[name].accuracy.value == pytest.approx(100 * np.mean(by_hand))
     assert found["adv_neighbor"].accuracy.high < 50.0
     assert found["adv_gptinst"].kappa.high < 0.0
+
+
+def several(labels, subject="law", language="de", number=0):
+    return LabelledPair(
+        id=f"f:{number}",
+        prompt="?",
+        first="long answer",
+        second="short",
+        labels=labels,
+        language=language,
+        subject=subject,
+    )
+
+
+def test_what_most_people_say_is_right_and_where_they_are_divided_nothing_is():
+    given = [
+        several(labels, number=n) for n, labels in enumerate([(1, 1, 2), (2, 2), (1, 2), (1, None, 2), (None, 1)] * 3)
+    ]
+    assert [pair.label for pair in given[:5]] == [1, 2, None, None, 1]
+    judged = list(judge_games(StubJudge(longer), pair_battles(given)))  # says that the first is better
+    found = judge_agreement(judged, given)
+    assert found.judgements == 2 * 9
+    assert found.accuracy.value == pytest.approx(100 * 2 / 3)
+
+
+def test_raters_and_a_judge_by_subject():
+    """Alpha of two people who agree on law and are each other's opposite on medicine, with judges that are planted."""
+    law = [several((1 + n % 2,) * 2, number=n) for n in range(20)]
+    medicine = [several((1 + n % 2, 2 - n % 2), "medicine", number=100 + n) for n in range(20)]
+    given = law + medicine
+    truth = {pair.id: pair.labels[0] for pair in given}
+
+    def games(label):
+        return [
+            Game(prompt_id=pair.id, language="de", order=order, verdict=verdict)
+            for pair in given
+            for order in (1, 2)
+            for verdict in ["A>B" if (label(pair) == 1) == (order == 2) else "B>A"]
+        ]
+
+    perfect, inverted = (
+        raters(games(lambda pair, turn=turn: turn(truth[pair.id])), given) for turn in (int, lambda n: 3 - n)
+    )
+    assert perfect["subject law"]["people"].value == perfect["subject law"]["with_judge"].value == 1.0
+    assert perfect["subject medicine"]["people"].value == pytest.approx(1 - 39 / 20)  # D_o 1, D_e 20 / 39
+    assert inverted["subject law"]["with_judge"].value == pytest.approx(
+        1 - (2 / 3) / (30 / 59)
+    )  # of 60 labels, 30 each
+    assert perfect["all"]["undecided"] == 20
+    always_a = [
+        Game(prompt_id=pair.id, language="de", order=order, verdict="A>B") for pair in given for order in (1, 2)
+    ]
+    place = raters(always_a, given)  # says the one and the other: a tie, a label of its own
+    assert place["subject law"]["with_judge"].value == pytest.approx(
+        1 - (2 / 3) / (2400 / 3540)
+    )  # 20 of each of 3 labels
+    silent = raters([Game(prompt_id=pair.id, language="de", order=1, verdict=None) for pair in given], given)
+    assert silent["all"]["with_judge"] == silent["all"]["people"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": [1, 3]}, "field 'labels' is 3; 1 or 2 is needed"),
+        ({"labels": []}, r"field 'labels' is \[\]; a list"),
+        ({"labels": [None]}, r"field 'labels' is \[None\]"),
+        ({"labels": 1}, "field 'labels' is 1; a list"),
+    ],
+)
+def test_bad_labels_of_several_people_are_named(tmp_path, changes, said):
+    file = tmp_path / "rows.jsonl"
+    row = {"input": "?", "output_1": "a", "output_2": "b", "labels": [1, None, 2], "subject": "law", "language": "de"}
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | changes) + "\n")
+    with pytest.raises(UserError, match=rf"rows\.jsonl:2: {said}"):
+        load_llmbar(file)
+    file.write_text(json.dumps(row) + "\n")
+    (pair,) = load_llmbar(file)
+    assert (pair.labels, pair.subject, pair.language) == ((1, None, 2), "law", "de")

@@ -19,7 +19,6 @@ from aya_jax.evaluation.judging.harm import (
     rates,
     relative_change,
     relative_changes_by,
-    transfer_matrix,
 )
 from tests.evaluation.judging.judges import StubJudge
 
@@ -130,26 +129,6 @@ def test_changes_of_parts():
     by_scope = relative_changes_by("scope", model, base)
     assert {name: found.change.value for name, found in by_scope.items()} == {"global": -50.0, "local": -100.0}
     assert relative_changes_by("category", model, base) == {}
-
-
-def test_the_transfer_matrix():
-    def records(harmful_global, harmful_local):
-        """Of eight prompts of each scope the first so many are harmful."""
-        return [
-            Labelled(prompt_id=f"{scope}{k}", language="en", label=k < number, scope=scope)
-            for scope, number in (("global", harmful_global), ("local", harmful_local))
-            for k in range(8)
-        ]
-
-    trained = {"global": records(1, 4), "local": records(3, 2), "both": records(1, 2)}
-    found = transfer_matrix(trained, records(4, 8))
-    assert {row: {name: cell.change.value for name, cell in cells.items()} for row, cells in found.items()} == {
-        "global": {"global": -75.0, "local": -50.0, "both": pytest.approx(100 * (5 / 12 - 1))},
-        "local": {"global": -25.0, "local": -75.0, "both": pytest.approx(100 * (5 / 12 - 1))},
-        "both": {"global": -75.0, "local": -75.0, "both": -75.0},
-    }
-    with pytest.raises(UserError, match=r"prompt 'p0' \(en\) is neither global nor local"):
-        transfer_matrix({"both": labelled([True])}, records(1, 1))
 
 
 def test_an_answer_judged_twice_is_refused():

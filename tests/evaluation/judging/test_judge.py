@@ -120,21 +120,21 @@ def test_costs_are_those_of_the_requests():
 def test_a_reward_model_judges_both_orders_alike():
     seen = []
 
-    def reward(messages, answers):
-        seen.append((messages[0].content, tuple(answers)))
-        return [float(len(answer)) for answer in answers]
+    def reward(answers):
+        seen.append([(answer.messages[0].content, answer.text) for answer in answers])
+        return [float(len(answer.text)) for answer in answers]
 
     games = list(reward_games(reward, battles(["en"], 2)))
-    assert seen == [(f"Question {k}?", ("long answer", "short")) for k in range(2)]
+    assert seen == [[(f"Question {k}?", text) for k in range(2) for text in ("long answer", "short")]]  # all at once
     assert [(g.order, g.verdict, g.score) for g in games] == [(1, "B>A", 1.0), (2, "A>B", 1.0)] * 2
     assert {g.score for g in reward_games(reward, battles(["en"], 2), margin=6.0)} == {0.5}  # 11 and 5: just a tie
     assert {g.score for g in reward_games(reward, battles(["en"], 2), margin=5.9)} == {1.0}
 
 
 def test_rewards_that_are_none():
-    games = list(reward_games(lambda messages, answers: [math.nan, 1.0], battles(["en"], 1)))
+    games = list(reward_games(lambda answers: [math.nan, 1.0], battles(["en"], 1)))
     assert [(g.verdict, g.error) for g in games] == [(None, "rewards nan and 1.0")] * 2
-    with pytest.raises(UserError, match="3 rewards for the two answers to 'p0'"):
-        list(reward_games(lambda messages, answers: [1.0, 2.0, 3.0], battles(["en"], 1)))
+    with pytest.raises(UserError, match="3 rewards for 2 answers"):
+        list(reward_games(lambda answers: [1.0, 2.0, 3.0], battles(["en"], 1)))
     with pytest.raises(UserError, match="margin"):
-        list(reward_games(lambda messages, answers: [1.0, 2.0], battles(["en"], 1), margin=-1.0))
+        list(reward_games(lambda answers: [1.0, 2.0], battles(["en"], 1), margin=-1.0))

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aya_jax.evaluation.judging.resampling import draws_of_units, estimate, estimates, mean_estimate, ratio_draws, sums
+from aya_jax.evaluation.judging.resampling import estimate, estimates, mean_estimate, ratio_draws, sums
+from aya_jax.evaluation.statistics import resample_counts
 
 RNG = np.random.default_rng(3)
 OPTIONS = {"resamples": 4000, "confidence": 0.95, "seed": 0}
-
-
-def all_draws(present, resamples=300, seed=0):
-    return np.concatenate(list(draws_of_units(np.array(present, bool), resamples, seed)))
 
 
 def test_sums_add_up_what_is_said_of_a_unit():
@@ -27,28 +24,12 @@ def test_sums_add_up_what_is_said_of_a_unit():
     assert table.ratios.tolist() == [0.75, 0.75]
 
 
-def test_languages_that_share_prompts_are_drawn_together_and_others_apart():
-    """Groups 0 and 1 share unit 1 and so belong together; group 2 has units of its own, and always two of them."""
-    counts = all_draws([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]])
-    assert set(counts[:, :3].sum(1)) == {3}
-    assert set(counts[:, :2].sum(1)) == {0, 1, 2, 3}
-    assert set(counts[:, 3:].sum(1)) == {2}
-    assert abs(np.corrcoef(counts[:, 0], counts[:, 3])[0, 1]) < 0.2
-
-
-def test_blocks_do_not_change_the_number_of_draws(monkeypatch):
-    monkeypatch.setattr("aya_jax.evaluation.judging.resampling._BLOCK", 7)
-    parts = list(draws_of_units(np.ones((1, 3), bool), 11, 0))
-    assert [len(part) for part in parts] == [2, 2, 2, 2, 2, 1]
-    assert set(np.concatenate(parts).sum(1)) == {3}
-
-
 def test_draws_of_ratios_are_those_of_copies_of_units():
     """Brute force: each draw's units are written out as often as they were drawn, and the ratio is taken by hand."""
     items = [(g, f"u{k}", float(RNG.integers(0, 4)), float(RNG.integers(1, 4))) for g in "ab" for k in range(8)]
     table = sums(items)
     found = ratio_draws(table, 50, 5)
-    for draw, counts in zip(found, all_draws(table.present, 50, 5), strict=True):
+    for draw, counts in zip(found, np.concatenate(list(resample_counts(8, 50, 5))), strict=True):
         for ratio, group in zip(draw, "ab", strict=True):
             copies = [
                 (n, d)

@@ -11,7 +11,9 @@ import pytest
 from aya_jax.cli import main
 from aya_jax.config import UserError, resolve
 from aya_jax.evaluation.judging import run as verb
-from aya_jax.evaluation.judging.config import JudgeConfig
+from aya_jax.evaluation.judging.config import JudgeConfig, PairwiseConfig
+from aya_jax.evaluation.judging.pairwise import load_battles
+from aya_jax.evaluation.judging.sitting import answers_of
 from aya_jax.evaluation.results import read_samples, read_summary
 from aya_jax.inference.protocol import Completion, FailedResponse, Response
 from tools.random_model import shape, write_random_model
@@ -65,6 +67,7 @@ def better(prompt, asked):
 def judge(monkeypatch, tmp_path, say, what, *more, name="judged"):
     stub = Judge(say)
     monkeypatch.setattr(verb, "open_model", lambda config, tell: contextlib.nullcontext(stub))
+    monkeypatch.setattr(verb, "identity", lambda config: stub.weights_digest)
     arguments = [
         "judge", str(ROOT / "gin/judge" / what), f"--gin.RUN_DIR={tmp_path}", "--gin.JUDGE_DIR=judge",
         f"--gin.JudgeConfig.name={name}", *(f"--gin.{binding}" for binding in more),
@@ -135,6 +138,24 @@ def test_agreement_with_people(monkeypatch, tmp_path, capsys):
     assert summary["agreement"]["all"]["accuracy"]["value"] == 75
     assert summary["agreement"]["natural"]["judgements"] == 40
     assert "Agreement with people" in capsys.readouterr().out
+
+
+def test_several_labels_of_a_pair_are_raters(monkeypatch, tmp_path, capsys):
+    file = tmp_path / "people.jsonl"
+    rows = [
+        {"input": "?", "output_1": "good!", "output_2": "bad", "labels": [1, 1, 1 + (n % 5 == 0)], "language": language}
+        for language in LANGUAGES
+        for n in range(10)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first = lambda prompt, _: "[[A]]" if prompt.find("good!") < prompt.find("bad") else "[[B]]"  # noqa: E731
+    _, summary, _ = judge(monkeypatch, tmp_path, first, "agreement.gin", f"PAIRS=('{file}',)")
+    assert summary["agreement"]["all"]["accuracy"]["value"] == 100
+    assert list(summary["raters"]) == ["all", "language de", "language he"]
+    assert summary["raters"]["all"]["most_labels"] == 3
+    # Of 60 labels 4 say "2"; each is on a pair with two that say "1": D_o = 8 / 60, D_e = 2 * 4 * 56 / (60 * 59).
+    assert summary["raters"]["all"]["people"]["value"] == pytest.approx(1 - (8 / 60) / (448 / 3540))
+    assert "Krippendorff's alpha" in capsys.readouterr().out
 
 
 def test_reward_bench_says_what_is_missing(monkeypatch, tmp_path, capsys):
@@ -210,10 +231,27 @@ def test_mistakes_are_named(binding, expected):
 
 def test_answers_that_are_missing_are_named(tmp_path, files):
     short = answers(tmp_path / "short.jsonl", ["bad"] * 11)
-    config = verb.PairwiseConfig(answers=files[0].partition("=")[2], baseline=str(short))
+    config = PairwiseConfig(answers=files[0].partition("=")[2], baseline=str(short))
     with pytest.raises(UserError, match="baseline has no answer to 2 of 24 prompts, the first 'p11'"):
-        verb._battles(config)
+        load_battles(config)
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"id": "p0", "language": "de", "prompt": "?"}\n')
     with pytest.raises(UserError, match=r"bare\.jsonl.*1.*completions"):
-        verb.answers_of(str(bare), None)
+        answers_of(str(bare), None)
+
+
+@pytest.mark.parametrize(("what", "bindings"), [("arena_hard.gin", 2), ("harm.gin", 1), ("mt_bench.gin", 1)])
+def test_which_reply_came_first_changes_nothing(monkeypatch, tmp_path, what, bindings):
+    """One judge answers forwards, the other backwards."""
+    facts = {"global_or_local": "global"}
+    files = [answers(tmp_path / f"{name}.jsonl", [f"good! {n}" for n in range(6)], **facts) for name in ("a", "b")]
+    named = [f"{macro}={file}" for macro, file in zip(("ANSWERS", "BASELINE"), files, strict=True)][:bindings]
+    say = lambda prompt, _: "[[8]] [[SAFE]] [[A>B]]" if "good! 3" in prompt else "what?"  # noqa: E731
+    found = [judge(monkeypatch, tmp_path / "forwards", say, what, *named)[1:]]
+    monkeypatch.setattr(Judge, "generate", _backwards(Judge.generate))
+    found.append(judge(monkeypatch, tmp_path / "backwards", say, what, *named)[1:])
+    assert found[0] == found[1]
+
+
+def _backwards(generate):
+    return lambda self, requests: reversed(list(generate(self, requests)))

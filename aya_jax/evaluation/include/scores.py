@@ -19,8 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from aya_jax.config.errors import UserError
-from aya_jax.evaluation.analyses.include_prompts import ENGLISH, LETTERS, WORDINGS, Question
 from aya_jax.evaluation.analyses.resampling import Bootstrap, Estimate, estimate_sums, ratio
+from aya_jax.evaluation.include.languages import relation
+from aya_jax.evaluation.include.prompts import ENGLISH, LETTERS, WORDINGS, Question
+from aya_jax.evaluation.statistics import wilson_interval
+
+UNSTATED = "unstated"
 
 # What a choice is called, beside the cue of the prompt in each language. After a word for "answer" the last letter counts, as
 # reasoning comes first. "Option B is wrong" says nothing about the answer: after these words letters have to agree.
@@ -56,7 +60,7 @@ class IncludeRecord:
     """One answered question.
 
     Attributes:
-      id, language, country, domain, subject, regional_feature: of the question.
+      id, language, country, domain, subject, level, regional_feature: of the question.
       parsed: the letter's number; None for a format error.
       correct: whether it is the right one.
     """
@@ -66,6 +70,7 @@ class IncludeRecord:
     country: str
     domain: str
     subject: str
+    level: str
     regional_feature: str
     parsed: int | None
     correct: bool
@@ -137,7 +142,7 @@ def score_choices(questions: Sequence[Question], choices: Sequence[int | None]) 
         raise UserError(f"{len(questions)} questions and {len(choices)} answers")
     return [
         IncludeRecord(
-            question.id, question.language, question.country, question.domain, question.subject,
+            question.id, question.language, question.country, question.domain, question.subject, question.level,
             question.regional_feature, choice, choice == question.answer,
         )
         for question, choice in zip(questions, choices, strict=True)
@@ -145,7 +150,7 @@ def score_choices(questions: Sequence[Question], choices: Sequence[int | None]) 
 
 
 def summarize(records: Sequence[IncludeRecord], bootstrap: Bootstrap | None = None) -> IncludeScores:
-    """Scores of records, with intervals over questions."""
+    """Scores of records, with intervals over questions: the bootstrap's, or Wilson's where all answers were alike."""
     outcomes = np.array([[True, record.parsed is not None, record.correct] for record in records]).reshape(-1, 3)
 
     def statistic(sums: np.ndarray) -> np.ndarray:
@@ -153,8 +158,9 @@ def summarize(records: Sequence[IncludeRecord], bootstrap: Bootstrap | None = No
         return np.stack([ratio(right, size), ratio(right, parsed), ratio(size - parsed, size)], axis=1)
 
     found = estimate_sums(statistic, outcomes, bootstrap or Bootstrap())
-    _, parsed, right = outcomes.sum(axis=0).tolist()
-    return IncludeScores(len(records), parsed, right, found.at(0), found.at(1), found.at(2))
+    size, parsed, right = outcomes.sum(axis=0).tolist()
+    of = [_share(found.at(number), items) for number, items in enumerate((size, parsed, size))]
+    return IncludeScores(size, parsed, right, *of)
 
 
 def split(
@@ -175,12 +181,32 @@ def split(
     return {name: summarize(groups[name], bootstrap) for name in sorted(groups)}
 
 
-def splits(records: Sequence[IncludeRecord], bootstrap: Bootstrap | None = None) -> dict[str, dict[str, IncludeScores]]:
-    """The paper's splits: by regional label, regional or agnostic, domain, and language."""
+def splits(
+    records: Sequence[IncludeRecord], trained: Sequence[str] = (), bootstrap: Bootstrap | None = None
+) -> dict[str, dict[str, IncludeScores]]:
+    """The paper's splits: by regional label, regional or agnostic, domain, level, country, language, and training.
+
+    Args:
+      records: what is divided; where one does not say (a domain, say), its group is "unstated".
+      trained: codes of the languages that the model was trained on; with none there is no split by training, which is
+        "trained" on the language, on its "script" in another language, or "neither".
+      bootstrap: over the questions of each group.
+    """
     keys: dict[str, Callable[[IncludeRecord], str]] = {
         "regional_feature": lambda record: record.regional_feature,
         "regional": lambda record: "regional" if record.is_regional else "agnostic",
-        "domain": lambda record: record.domain,
+        "domain": lambda record: record.domain or UNSTATED,
+        "level": lambda record: record.level or UNSTATED,
+        "country": lambda record: record.country or UNSTATED,
         "language": lambda record: record.language,
     }
+    if trained:
+        keys["training"] = lambda record: relation(record.language, trained)
     return {name: split(records, key, bootstrap) for name, key in keys.items()}
+
+
+def _share(found: Estimate, items: int) -> Estimate:
+    """With Wilson's interval in place of one without width."""
+    if found.low is None or found.low < found.high:
+        return found
+    return Estimate(found.value, *wilson_interval(found.value, items))

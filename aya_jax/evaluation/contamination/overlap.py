@@ -2,20 +2,20 @@
 
 Both sides become tokens: words, in lower case and compatibility form (NFKC) without punctuation, and single characters in
 scripts that put no space between words (Han, kana, Thai, Lao, Khmer, Burmese), where a word n-gram would be a guess of a
-segmenter. A row is contaminated as far as its n-grams of 13 tokens (GPT-3's length, 2005.14165, appendix C) occur in a
-training document.
+segmenter. A row is contaminated as far as its n-grams of 13 tokens (GPT-3's length, 2005.14165, appendix C) occur in
+training documents.
 
-Memory is that of the evaluation set: its n-grams are kept as 64-bit hashes, training text streams past. All work on text is
-on arrays of code points: a word's hash is a polynomial in random numbers of its characters modulo 2^64, read off a cumulative
-sum, and an n-gram's is the same of its words. A false match needs one of G·E pairs to collide, G training and E evaluation
-n-grams: for 10^10 and 10^6 the chance is 5 in 10,000.
+Memory is that of the evaluation set: its n-grams are kept as 64-bit hashes, training text streams past `Search.look`. All
+work on text is on arrays of code points: a word's hash is a polynomial in random numbers of its characters modulo 2^64, read
+off a cumulative sum, and an n-gram's is the same of its words. A false match needs one of G·E pairs to collide, G training
+and E evaluation n-grams: for 10^10 and 10^6 the chance is 5 in 10,000.
 """
 
 from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,13 +41,15 @@ class EvaluationRow(NamedTuple):
 
     Attributes:
       id: of the row.
-      text: question and whatever else is to be looked for.
-      language: for the summary.
+      pieces: texts that are to be looked for, such as a question and each of its choices. No n-gram goes from one to the next:
+        what stands between them in training text, if they stand together, is not known.
+      language, benchmark: for the summary.
     """
 
     id: str
-    text: str
+    pieces: tuple[str, ...]
     language: str = ""
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,17 @@ class RowOverlap:
     """How much of a row the training text has.
 
     Attributes:
-      id, language: of the row.
-      ngrams: how many it has; 0 for a row of fewer tokens than n, of which nothing can be said.
+      row: which.
+      ngrams: how many it has; 0 for a row whose pieces have fewer tokens than n, of which nothing can be said.
       share: of them that were seen; None for such a row.
-      first_document: number of the first training document that has one of them; None where none has.
+      document: number of the training document that was the first to have the most of them, the earliest of several; None
+        where none has any.
     """
 
-    id: str
-    language: str
+    row: EvaluationRow
     ngrams: int
     share: float | None
-    first_document: int | None
+    document: int | None
 
 
 class LanguageOverlap(NamedTuple):
@@ -73,7 +75,7 @@ class LanguageOverlap(NamedTuple):
 
     Attributes:
       rows: how many.
-      too_short: those with fewer tokens than n.
+      too_short: those without a piece of n tokens.
       touched: those with at least one n-gram that was seen.
       contaminated: those with at least the asked share of them seen.
       mean_share: over rows that are long enough; None where none is.
@@ -92,44 +94,107 @@ class _Tokens(NamedTuple):
     Attributes:
       hashes: uint64 [T].
       documents: which one each is from; int64 [T].
+      begins, ends: where each stands in the documents' joined text; int64 [T].
     """
 
     hashes: np.ndarray
     documents: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+
+
+class Search:
+    """The n-grams of evaluation rows, and which training document was the first to have each."""
+
+    def __init__(self, rows: Sequence[EvaluationRow], n: int = 13):
+        """Takes the rows in.
+
+        Args:
+          rows: the evaluation set.
+          n: tokens in an n-gram.
+
+        Raises:
+          UserError: n is below 1, or an id is there twice.
+        """
+        if n < 1:
+            raise UserError(f"n-grams of {n} tokens; n has to be at least 1")
+        seen: set[str] = set()
+        for row in rows:
+            if row.id in seen:
+                raise UserError(f"two evaluation rows have the same id, {row.id!r}")
+            seen.add(row.id)
+        self.rows, self.n = rows, n
+        hashes, pieces = _ngrams(_tokenize([piece for row in rows for piece in row.pieces]), n)
+        self._owners = np.repeat(np.arange(len(rows)), [len(row.pieces) for row in rows])[pieces]
+        self._ngrams, self._places = np.unique(hashes, return_inverse=True)
+        self._first = np.full(len(self._ngrams), _NEVER)
+        # A table of bits in front of the search: almost all training n-grams are told apart by their lowest bits alone.
+        bits = max(16, len(self._ngrams).bit_length() + 4)
+        self._low = np.uint64((1 << bits) - 1)
+        self._likely = np.zeros(1 << bits, bool)
+        self._likely[self._ngrams & self._low] = True
+
+    def look(self, documents: Sequence[str], begin: int) -> dict[int, int]:
+        """Reads documents that were not read before.
+
+        Args:
+          documents: texts.
+          begin: the number of the first of them; later calls have higher ones.
+
+        Returns:
+          what is new: the number of an n-gram -> the first document that has it; `know` takes it in again.
+        """
+        if not len(self._ngrams):
+            return {}
+        found: dict[int, int] = {}
+        for batch in _batches(documents):
+            hashes, owners = _ngrams(_tokenize(batch), self.n)
+            likely = np.flatnonzero(self._likely[hashes & self._low])
+            hashes, owners = hashes[likely], owners[likely] + begin
+            at = np.minimum(np.searchsorted(self._ngrams, hashes), len(self._ngrams) - 1)
+            new = (self._ngrams[at] == hashes) & (self._first[at] == _NEVER)
+            np.minimum.at(self._first, at[new], owners[new])
+            places = np.unique(at[new])
+            found |= dict(zip(places.tolist(), self._first[places].tolist(), strict=True))
+            begin += len(batch)
+        return found
+
+    def know(self, found: Mapping[int, int]) -> None:
+        """Takes in what `look` found before, in another search for the same rows."""
+        self._first[np.fromiter(found, np.int64, len(found))] = np.fromiter(found.values(), np.int64, len(found))
+
+    def overlaps(self) -> list[RowOverlap]:
+        """How much was seen of each row, in their order."""
+        first = self._first[self._places]
+        ends = np.searchsorted(self._owners, np.arange(len(self.rows) + 1))
+        return [_row_overlap(row, first[ends[k] : ends[k + 1]]) for k, row in enumerate(self.rows)]
 
 
 def overlap(rows: Sequence[EvaluationRow], documents: Iterable[str], n: int = 13) -> list[RowOverlap]:
-    """Looks for every row's n-grams in the training documents.
-
-    Args:
-      rows: the evaluation set.
-      documents: training text, read once.
-      n: tokens in an n-gram.
+    """Looks for every row's n-grams in training documents, which are read once.
 
     Raises:
-      UserError: n is below 1, or an id is there twice.
+      UserError: as `Search`.
     """
-    if n < 1:
-        raise UserError(f"n-grams of {n} tokens; n has to be at least 1")
-    if len({row.id for row in rows}) < len(rows):
-        raise UserError("two evaluation rows have the same id")
-    hashes, owners = _ngrams(_tokenize([row.text for row in rows]), n)
-    unique, inverse = np.unique(hashes, return_inverse=True)
-    first = _first_documents(unique, documents, n)[inverse]
-    count = np.bincount(owners, minlength=len(rows))
-    seen = np.bincount(owners, weights=first < _NEVER, minlength=len(rows))
-    earliest = np.full(len(rows), _NEVER)
-    np.minimum.at(earliest, owners, first)
-    return [
-        RowOverlap(
-            id=row.id,
-            language=row.language,
-            ngrams=int(count[at]),
-            share=float(seen[at] / count[at]) if count[at] else None,
-            first_document=int(earliest[at]) if earliest[at] < _NEVER else None,
-        )
-        for at, row in enumerate(rows)
-    ]
+    search, begin = Search(rows, n), 0
+    for batch in _batches(documents):
+        search.look(batch, begin)
+        begin += len(batch)
+    return search.overlaps()
+
+
+def passage(row: EvaluationRow, document: str, n: int) -> str:
+    """The longest piece of a document whose n-grams are all in a row, in compatibility form; "" where none is."""
+    own, _ = _ngrams(_tokenize(row.pieces), n)
+    tokens = _tokenize([document])
+    grams, _ = _ngrams(tokens, n)
+    shared = np.concatenate([[False], np.isin(grams, own), [False]])
+    begins, ends = np.flatnonzero(shared[1:] & ~shared[:-1]), np.flatnonzero(shared[:-1] & ~shared[1:])
+    if not len(begins):
+        return ""
+    longest = int(np.argmax(ends - begins))
+    text = _normalized(document)
+    return text[tokens.begins[begins[longest]] : tokens.ends[ends[longest] - 1 + n - 1]]
 
 
 def by_language(overlaps: Iterable[RowOverlap], threshold: float = 0.5) -> dict[str, LanguageOverlap]:
@@ -141,7 +206,7 @@ def by_language(overlaps: Iterable[RowOverlap], threshold: float = 0.5) -> dict[
     """
     groups: dict[str, list[RowOverlap]] = {}
     for row in overlaps:
-        groups.setdefault(row.language, []).append(row)
+        groups.setdefault(row.row.language, []).append(row)
     table = {}
     for language, rows in sorted(groups.items()):
         shares = np.array([row.share for row in rows if row.share is not None])
@@ -158,26 +223,14 @@ def by_language(overlaps: Iterable[RowOverlap], threshold: float = 0.5) -> dict[
 _NEVER = np.iinfo(np.int64).max
 
 
-def _first_documents(unique: np.ndarray, documents: Iterable[str], n: int) -> np.ndarray:
-    """The first document that has each of the sorted hashes, `_NEVER` where none has; [U] → int64 [U]."""
-    first = np.full(len(unique), _NEVER)
-    if not len(unique):
-        return first
-    # A table of bits in front of the search: almost all training n-grams are told apart by their lowest bits alone.
-    bits = max(16, len(unique).bit_length() + 4)
-    low = np.uint64((1 << bits) - 1)
-    known = np.zeros(1 << bits, bool)
-    known[unique & low] = True
-    begin = 0
-    for batch in _batches(documents):
-        hashes, owners = _ngrams(_tokenize(batch), n)
-        likely = np.flatnonzero(known[hashes & low])
-        hashes, owners = hashes[likely], owners[likely] + begin
-        at = np.minimum(np.searchsorted(unique, hashes), len(unique) - 1)
-        hit = unique[at] == hashes
-        np.minimum.at(first, at[hit], owners[hit])
-        begin += len(batch)
-    return first
+def _row_overlap(row: EvaluationRow, first: np.ndarray) -> RowOverlap:
+    """Of a row, from the first document of each of its n-grams; int64 [G]."""
+    if not len(first):
+        return RowOverlap(row, 0, None, None)
+    seen = first[first < _NEVER]
+    documents, counts = np.unique(seen, return_counts=True)
+    document = int(documents[counts.argmax()]) if len(seen) else None
+    return RowOverlap(row, len(first), len(seen) / len(first), document)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -196,7 +249,7 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
 def _tokenize(texts: Sequence[str]) -> _Tokens:
     """Hashes of the tokens of each text."""
     # A line feed is in no token, so joined texts have no token in common.
-    texts = [text if text.isascii() else unicodedata.normalize("NFKC", text) for text in texts]
+    texts = [_normalized(text) for text in texts]
     joined = "\n".join(texts)
     points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
     kinds, numbers = _alphabet()
@@ -211,7 +264,12 @@ def _tokenize(texts: Sequence[str]) -> _Tokens:
     hashes = _run_hashes(numbers[points[at]], starts, _CHARACTER_BASE)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     ends = np.cumsum(lengths + 1)
-    return _Tokens(hashes, np.searchsorted(ends, at[starts], side="right"))
+    last = np.append(starts[1:], len(at))[: len(starts)] - 1
+    return _Tokens(hashes, np.searchsorted(ends, at[starts], side="right"), at[starts], at[last] + 1)
+
+
+def _normalized(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 
 def _ngrams(tokens: _Tokens, n: int) -> tuple[np.ndarray, np.ndarray]:

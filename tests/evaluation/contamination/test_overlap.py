@@ -1,6 +1,7 @@
 import random
 import re
 import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aya_jax.config.errors import UserError
-from aya_jax.evaluation.analyses import contamination
-from aya_jax.evaluation.analyses.contamination import EvaluationRow, LanguageOverlap, RowOverlap, by_language, overlap
+from aya_jax.evaluation.contamination import overlap as contamination
+from aya_jax.evaluation.contamination.overlap import (
+    EvaluationRow,
+    LanguageOverlap,
+    RowOverlap,
+    Search,
+    by_language,
+    overlap,
+    passage,
+)
 
 SYLLABLES = ["ba", "ko", "ri", "ta", "mu", "né", "sø", "да", "ло", "ми", "كت", "सा"]
 HAN = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动"
@@ -17,6 +26,10 @@ HAN = "的一是在不了有和人这中大为上个国我以要他时来用们�
 
 def made_up(rng, words=60):
     return " ".join("".join(rng.choices(SYLLABLES, k=3)) for _ in range(words))
+
+
+def one_piece(name, text, language=""):
+    return EvaluationRow(name, (text,), language)
 
 
 def tokens_by_hand(text):
@@ -34,10 +47,11 @@ def overlap_by_hand(rows, documents, n):
     training = [set(grams(document)) for document in documents]
     found = []
     for row in rows:
-        own = grams(row.text)
-        hits = [gram for gram in own if any(gram in document for document in training)]
-        first = next((k for k, document in enumerate(training) if document & set(own)), None)
-        found.append(RowOverlap(row.id, row.language, len(own), len(hits) / len(own) if own else None, first))
+        own = [gram for piece in row.pieces for gram in grams(piece)]
+        hits = [next((k for k, document in enumerate(training) if gram in document), None) for gram in own]
+        seen = Counter(sorted(k for k in hits if k is not None))
+        most = seen.most_common(1)[0][0] if seen else None
+        found.append(RowOverlap(row, len(own), seen.total() / len(own) if own else None, most))
     return found
 
 
@@ -47,25 +61,25 @@ TEXT = st.text(
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(TEXT, max_size=4), st.lists(TEXT, max_size=4), st.integers(1, 4))
+@given(st.lists(st.lists(TEXT, max_size=3), max_size=4), st.lists(TEXT, max_size=4), st.integers(1, 4))
 def test_is_what_sets_of_strings_give(evaluation, documents, n):
-    rows = [EvaluationRow(str(number), text) for number, text in enumerate(evaluation)]
+    rows = [EvaluationRow(str(number), tuple(pieces)) for number, pieces in enumerate(evaluation)]
     assert overlap(rows, documents, n) == overlap_by_hand(rows, documents, n)
 
 
 def test_planted_rows_are_found_and_others_are_not():
     rng = random.Random(0)
     documents = [made_up(rng, 400) for _ in range(50)]
-    clean = [EvaluationRow(f"clean/{k}", made_up(rng), "xx") for k in range(100)]
-    planted = [EvaluationRow(f"planted/{k}", made_up(rng), "xx") for k in range(5)]
+    clean = [one_piece(f"clean/{k}", made_up(rng), "xx") for k in range(100)]
+    planted = [one_piece(f"planted/{k}", made_up(rng), "xx") for k in range(5)]
     for k, row in enumerate(planted):
         words = documents[7 * k].split()
         # In capitals, with other punctuation and a decomposed accent
-        changed = unicodedata.normalize("NFD", row.text.upper().replace(" ", ", "))
+        changed = unicodedata.normalize("NFD", row.pieces[0].upper().replace(" ", ", "))
         documents[7 * k] = " ".join(words[:100]) + f" «{changed}» " + " ".join(words[100:])
     found = overlap([*clean, *planted], documents)
-    assert all(row.share == 0 and row.first_document is None for row in found[:100])
-    assert [(row.share, row.first_document) for row in found[100:]] == [(1.0, 7 * k) for k in range(5)]
+    assert all(row.share == 0 and row.document is None for row in found[:100])
+    assert [(row.share, row.document) for row in found[100:]] == [(1.0, 7 * k) for k in range(5)]
     assert by_language(found)["xx"] == LanguageOverlap(105, 0, 5, 5, 5 / 105)
 
 
@@ -73,23 +87,23 @@ def test_scripts_without_spaces_go_by_characters():
     rng = random.Random(1)
     row = "".join(rng.choices(HAN, k=40))
     documents = ["".join(rng.choices(HAN, k=5000)) for _ in range(5)]
-    rows = [EvaluationRow("zh/0", row, "zh"), EvaluationRow("zh/1", "".join(rng.choices(HAN, k=40)), "zh")]
+    rows = [one_piece("zh/0", row, "zh"), one_piece("zh/1", "".join(rng.choices(HAN, k=40)), "zh")]
     assert [r.share for r in overlap(rows, documents)] == [0.0, 0.0]
     documents[3] = documents[3][:1000] + row[:20] + documents[3][1000:]
     found = overlap(rows, documents)
-    assert (found[0].ngrams, found[0].share, found[0].first_document) == (28, 8 / 28, 3)
+    assert (found[0].ngrams, found[0].share, found[0].document) == (28, 8 / 28, 3)
     assert found[1].share == 0
 
 
 def test_ngrams_do_not_cross_documents():
     words = made_up(random.Random(2), 13).split()
-    rows = [EvaluationRow("a", " ".join(words))]
+    rows = [one_piece("a", " ".join(words))]
     assert overlap(rows, [" ".join(words[:6]), " ".join(words[6:])])[0].share == 0
     assert overlap(rows, [" ".join(words)])[0].share == 1
 
 
 def test_short_rows_are_said_to_be_too_short():
-    found = overlap([EvaluationRow("a", "two words", "en"), EvaluationRow("b", "", "en")], ["two words"])
+    found = overlap([one_piece("a", "two words", "en"), one_piece("b", "", "en")], ["two words"])
     assert [row.share for row in found] == [None, None]
     assert by_language(found) == {"en": LanguageOverlap(2, 2, 0, 0, None)}
 
@@ -97,11 +111,11 @@ def test_short_rows_are_said_to_be_too_short():
 def test_batches_do_not_change_the_result(monkeypatch):
     rng = random.Random(3)
     documents = [made_up(rng, 30) for _ in range(40)]
-    rows = [EvaluationRow(str(k), documents[k]) for k in (39, 3, 17)]
+    rows = [one_piece(str(k), documents[k]) for k in (39, 3, 17)]
     whole = overlap(rows, iter(documents))
     monkeypatch.setattr(contamination, "_CHUNK", 300)
     assert overlap(rows, iter(documents)) == whole
-    assert [row.first_document for row in whole] == [39, 3, 17]
+    assert [row.document for row in whole] == [39, 3, 17]
 
 
 def test_hashes_do_not_collide():
@@ -115,8 +129,40 @@ def test_hashes_do_not_collide():
     assert len({int(contamination._ngrams(contamination._tokenize([o + " x"]), 2)[0][0]) for o in orders}) == 6
 
 
+def test_a_search_goes_on_from_what_it_knew():
+    rng = random.Random(5)
+    documents = [made_up(rng, 60) for _ in range(12)]
+    rows = [one_piece(str(k), documents[k] + " " + documents[k + 1]) for k in (0, 4, 9)]
+    whole, before = Search(rows, 5), Search(rows, 5)
+    found = whole.look(documents[:6], 0) | whole.look(documents[6:], 6)
+    before.know(before.look(documents[:6], 0))
+    after = Search(rows, 5)
+    after.know({place: document for place, document in found.items() if document < 6})
+    after.look(documents[6:], 6)
+    assert after.overlaps() == whole.overlaps() == overlap(rows, documents, 5)
+    assert whole.look(documents, 12) == {}  # nothing is new
+
+
+def test_the_document_is_the_one_that_has_most():
+    rng = random.Random(6)
+    text = made_up(rng, 40)
+    words = text.split()
+    documents = [" ".join(words[:14]), made_up(rng, 100), "so: " + text]
+    [found] = overlap([one_piece("a", text)], documents)
+    assert (found.share, found.document) == (1.0, 2)  # 2 of 28 are in the first
+
+
+def test_passages_are_cut_out_of_their_documents():
+    rng = random.Random(7)
+    text = made_up(rng, 20)
+    shouted = text.upper().replace(" ", ", ")
+    document = f"{made_up(rng, 30)} «{unicodedata.normalize('NFKC', shouted)}!» {made_up(rng, 30)}"
+    assert passage(one_piece("a", text), document, 13) == unicodedata.normalize("NFKC", shouted)
+    assert passage(one_piece("a", text), made_up(rng, 300), 13) == ""
+
+
 def test_bad_requests():
     with pytest.raises(UserError, match="at least 1"):
         overlap([], [], 0)
     with pytest.raises(UserError, match="same id"):
-        overlap([EvaluationRow("a", "x"), EvaluationRow("a", "y")], [])
+        overlap([one_piece("a", "x"), one_piece("a", "y")], [])

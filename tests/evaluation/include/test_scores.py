@@ -1,3 +1,5 @@
+import unicodedata
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -7,15 +9,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from aya_jax.config.errors import UserError
-from aya_jax.evaluation.analyses.include import (
+from aya_jax.evaluation.analyses.resampling import Bootstrap
+from aya_jax.evaluation.include.languages import LANGUAGES, relation, script
+from aya_jax.evaluation.include.prompts import ENGLISH, STYLES, WORDINGS, prompt, read_questions
+from aya_jax.evaluation.include.scores import (
     parse_answer,
     score,
     score_choices,
     splits,
     summarize,
 )
-from aya_jax.evaluation.analyses.include_prompts import ENGLISH, STYLES, WORDINGS, prompt, read_questions
-from aya_jax.evaluation.analyses.resampling import Bootstrap
 
 ROW = {
     "language": "Turkish",
@@ -52,19 +55,26 @@ def test_prompts_word_for_word():
     assert prompt(question, "Reg+IL").startswith(
         "Aşağıdaki soru şu ülkedeki bir sınavdan alınmıştır: Turkey. Aşağıdaki"
     )
+    asked = turkish.reasoning.replace("{cue}", "Yanıt")
+    choices = block.rstrip("\n")
+    assert prompt(question, "IL", [question][:0], reasoning=True) == f"{asked}\n\n{choices}\n"
     assert prompt(question, "IL", [question]) == f"{turkish.instruction}\n\n{block}Yanıt: C\n\n{block}Yanıt:"
 
 
 def test_every_language_has_its_own_words():
     assert len(WORDINGS) == 20
-    for field in ("name", "instruction", "region"):
+    for field in ("name", "instruction", "region", "reasoning"):
         assert len({getattr(wording, field) for wording in WORDINGS.values()}) == 20
     for wording in (*WORDINGS.values(), ENGLISH):
         assert [letter for letter in wording.instruction if letter in "ABCD"].count("D") >= 1
         assert wording.region.count("{country}") == 1
         assert parse_answer(f"{wording.cue}: B") == 1
         # an instruction names all letters: it must not be read as an answer
-        assert parse_answer(wording.instruction) is None
+        asked = wording.reasoning.format(cue=wording.cue)
+        assert parse_answer(wording.instruction) is parse_answer(asked) is None
+        # what it asks for is read, though reasoning that names other letters comes first
+        assert wording.cue in asked
+        assert parse_answer(f"A: no. B: no.\n{wording.cue}: D") == 3
 
 
 def test_words_are_in_the_languages_they_are_said_to_be():
@@ -72,7 +82,7 @@ def test_words_are_in_the_languages_they_are_said_to_be():
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
     identifier.set_languages([*WORDINGS, "en", "cs", "ro"])
     for language, wording in WORDINGS.items():
-        for text in (wording.instruction, wording.region.format(country="")):
+        for text in (wording.instruction, wording.region.format(country=""), wording.reasoning.format(cue=wording.cue)):
             assert identifier.classify(text)[0] == language
 
 
@@ -172,13 +182,31 @@ def test_groups_add_up_to_the_whole():
     outputs = np.random.default_rng(1).choice(["A", "B", "C", "D", "no"], size=200).tolist()
     records = score(asked, outputs)
     whole = summarize(records, FEW)
-    for groups in splits(records, FEW).values():
-        assert len(groups) > 1
+    for name, groups in splits(records, ("de",), FEW).items():
+        assert len(groups) > 1 or name in ("level", "country")
         assert sum(s.count for s in groups.values()) == whole.count
         assert sum(s.parsed for s in groups.values()) == whole.parsed
         assert sum(s.right for s in groups.values()) == whole.right
-    by_label = splits(records, FEW)
+    by_label = splits(records, bootstrap=FEW)
     assert by_label["regional"]["agnostic"] == by_label["regional_feature"]["agnostic"]
+    assert "training" not in by_label
+
+
+def test_relation_to_training_is_by_language_then_by_script():
+    assert relation("Turkish", ("tr", "ru")) == "trained"
+    assert relation("Ukrainian", ("tr", "ru")) == "script"
+    assert relation("Persian", ("ar",)) == relation("Nepali", ("hi",)) == relation("Albanian", ("en",)) == "script"
+    assert relation("Japanese", ("zh",)) == relation("Greek", ("ru", "en")) == "neither"
+    # the paper's count of scripts and languages
+    assert (len(LANGUAGES), len(set(map(script, LANGUAGES.values())))) == (44, 15)
+
+
+@pytest.mark.parametrize("name", [wording.name for wording in WORDINGS.values()])
+def test_scripts_are_those_of_the_instructions(name):
+    wording = next(w for w in WORDINGS.values() if w.name == name)
+    found = Counter(unicodedata.name(c).split()[0] for c in wording.instruction.replace("A", "") if c.isalpha())
+    main = found.most_common(1)[0][0]
+    assert script(LANGUAGES[name]) == {"CJK": "Chinese", "HIRAGANA": "Japanese"}.get(main, main.capitalize())
 
 
 def test_interval_of_total_accuracy_is_scipys():
@@ -188,7 +216,9 @@ def test_interval_of_total_accuracy_is_scipys():
     right = np.array([float(record.correct) for record in records])
     expected = stats.bootstrap((right,), np.mean, n_resamples=5000, method="percentile", rng=1).confidence_interval
     assert found.total_accuracy[1:] == pytest.approx((expected.low, expected.high), abs=0.015)
-    assert found.format_error == (0.0, 0.0, 0.0)
+    assert found.format_error.value == 0.0
+    z = stats.norm.ppf(0.975)  # Wilson 1927: none of n is within 0 and z² / (n + z²)
+    assert found.format_error[1:] == pytest.approx((0.0, z**2 / (150 + z**2)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Which evaluation rows stand in the training text, and what scores are without them."""

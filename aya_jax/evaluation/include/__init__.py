@@ -1,0 +1,1 @@
+"""INCLUDE: exams in 44 languages, in four prompt styles."""
