@@ -2,7 +2,7 @@
 #
 #   make quickstart   install, run the small code-in-pretraining study on the shipped sample, end with a report
 #   make test         install, run the default tests (under 12 minutes on 2 cores)
-#   make test-all     the slow ones too        make test-parity   live side by side with torch and transformers
+#   make test-all     the slow ones too        make test-parity   live side by side with torch, transformers and mergekit
 #   make lint         ruff and import-linter   make install       the environment alone
 #
 # PYTHON=... names the interpreter, VENV=... the environment's folder.
@@ -42,7 +42,7 @@ $(VENV)/.dev: $(VENV)/.core
 # torch first and by its exact version: a range would take the newest build with its accelerator libraries.
 $(VENV)/.parity: $(VENV)/.dev
 	@$(PIP) install torch==2.13.0
-	@$(PIP) install --constraint constraints.txt transformers peft trl
+	@$(PIP) install --constraint constraints.txt transformers peft trl mergekit
 	@touch $@
 
 install: $(VENV)/.dev

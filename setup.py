@@ -25,6 +25,7 @@ CORE = [
     "tensorboardX>=2.6",
     "matplotlib>=3.10",
     "jinja2>=3.1",
+    "pyyaml>=6",
     "scipy>=1.17",
 ]
 
@@ -36,8 +37,9 @@ EXTRAS = {
     "wandb": ["wandb"],
     "quantization": ["qwix>=0.1.8"],
     "remote": ["httpx>=0.28"],
+    "merge": ["optuna>=5"],
     "synthesis": ["py3langid>=0.4"],
-    "eval": ["lm_eval>=0.4.13,<0.5", "sacrebleu>=2.6", "datasets>=5"],
+    "eval": ["lm_eval>=0.4.13,<0.5", "sacrebleu>=2.6", "rouge-score>=0.1.2", "datasets>=5"],
     "serve": ["fastapi>=0.120", "uvicorn>=0.38", "prometheus-client>=0.23"],
     "dev": [
         "pytest>=9",
@@ -54,8 +56,10 @@ EXTRAS = {
         "prometheus-client>=0.23",
         "openai>=2",
         "py3langid>=0.4",
+        "optuna>=5",
         "lm_eval>=0.4.13,<0.5",
         "sacrebleu>=2.6",
+        "rouge-score>=0.1.2",
     ],
 }
 

@@ -82,7 +82,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         "aya_jax.evaluation.config:EvaluateConfig",
         "aya_jax.evaluation.evaluate:run",
-        "benchmarks, or loss and bits per byte on held-out text",
+        "benchmarks, loss on held-out text, a profile of answers, bias, contamination",
         together=True,
     ),
     "convert": Verb(
@@ -90,6 +90,23 @@ VERBS: dict[str, Verb] = {
         "aya_jax.interop.convert:run",
         "a Hugging Face model to one of ours, or the other way round",
         base=("convert/base.gin",),
+    ),
+    "merge": Verb(
+        "aya_jax.merging.config:MergeConfig",
+        "aya_jax.merging.merge:run",
+        "one model from several: linear, SLERP, TIES, DARE, ..., or a file of mergekit's",
+        base=("merge/base.gin",),
+        names="MergeConfig.recipe",
+    ),
+    "merge_search": Verb(
+        "aya_jax.merging.search_config:MergeSearchConfig",
+        "aya_jax.studies.merge_search:run",
+        "the best merge of several models by several objectives, merged and measured in memory",
+    ),
+    "merge_diagnose": Verb(
+        "aya_jax.merging.diagnose_config:MergeDiagnoseConfig",
+        "aya_jax.studies.merge_map:run",
+        "where models pull their base in different directions: cosines, signs and norms by layer and matrix",
     ),
     "generate": Verb(
         "aya_jax.inference.generate_config:GenerateConfig",
@@ -107,7 +124,8 @@ VERBS: dict[str, Verb] = {
     "judge": Verb(
         "aya_jax.evaluation.judging.config:JudgeConfig",
         "aya_jax.evaluation.judging.run:run",
-        "win rates, harm rates, reward benchmarks and agreement with people, by a judge",
+        "win rates, grades, harm rates, reward benchmarks and agreement with people, by a judge",
+        together=True,
         base=("judge/base.gin",),
     ),
     "compare": Verb(
@@ -136,14 +154,19 @@ MACROS = {
     "ADAPTER": "a LoRA adapter in PEFT's format, for MODEL_DIR or SOURCE",
     "TASKS": "what is measured: names or patterns",
     "JUDGE_DIR": "the model that judges",
+    "REFERENCE_DIR": "the model that a policy was trained from",
     "ANSWERS": "a model's answers: a file of `aya generate`",
     "BASELINE": "another model's answers to the same prompts",
+    "TRAINED": "files of answers by what each model was trained on",
     "PAIRS": "files of pairs of answers",
     "PROMPT": "a text to go on from",
     "INPUT": "a JSONL file of prompts",
     "OUTPUT": "the JSONL file that answers are written to",
     "SOURCE": "a model to convert",
-    "TARGET": "the directory that a conversion writes; the machine that a run is planned for: v5p-128, v5e-256, h200-8",
+    "MODELS": "models to merge: \"('runs/a', 'runs/b')\"",
+    "BASE": "the model that those to merge were made from",
+    "WEIGHTS": "of the models to merge, one for each",
+    "TARGET": "the directory that convert or merge writes; the machine that a run is planned for: v5p-128, v5e-256, h200-8",
     "API_KEY_FILE": "a file with the key that an endpoint asks for, on one line",
     "PROFILE_STEPS": "(FIRST, LAST): the steps to trace",
     "DATA_DIR": "the corpus: 'sample', or a folder; the environment variable AYA_DATA where nothing binds it",
@@ -438,7 +461,7 @@ def _verb_named(name: str) -> Verb:
 def _help_text() -> str:
     verbs = {**{name: verb.help for name, verb in VERBS.items()}, "config": "show a configuration, or what differs"}
     lines = [f"{aya_jax.__doc__}", "", f"  {USAGE}", "", "Verbs:"]
-    lines += [f"  {name:<10} {text}" for name, text in verbs.items()]
+    lines += [f"  {name:<14} {text}" for name, text in verbs.items()]
     lines += ["", "aya VERB --help lists all that a verb's gin files can bind.", "", _macros_text()]
     lines += ["", "Example: aya train gin/train/pretrain.gin --gin.RUN_DIR=runs/first --gin.STEPS=100"]
     return "\n".join(lines)

@@ -16,7 +16,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from aya_jax.config import Resolved, UserError
 from aya_jax.config.files import unwritable, write_atomic
@@ -27,6 +26,7 @@ from aya_jax.interop.checkpoint_params import CheckpointWriter
 from aya_jax.interop.config import ConvertConfig
 from aya_jax.interop.hugging_face_config import write_config
 from aya_jax.interop.model_dir import CONVERSION, ModelDir, common_dtype, find_model, parameters
+from aya_jax.interop.progress import BytesBar
 from aya_jax.interop.safetensors_writer import write_tensors
 from aya_jax.interop.tensors import TensorInfo, TensorReader
 from aya_jax.models.config import TransformerConfig
@@ -47,7 +47,7 @@ def run(resolved: Resolved[ConvertConfig]) -> None:
     source = find_model(config.source, say, config.adapter)
     target = Path(config.target)
     inward = source.checkpoint is None
-    with replacing(target, Path(config.source)) as folder, _Bar(console) as bar:
+    with replacing(target, Path(config.source)) as folder, BytesBar(console, "converting") as bar:
         if config.adapter_alone:
             model = to_adapter(source, folder)
         elif inward:
@@ -125,10 +125,8 @@ def to_hugging_face(
     """Writes one of our checkpoints as a Hugging Face model into `folder`; returns its shape."""
     reader = source.reader()
     dtype = _dtype(config.dtype) or common_dtype(reader)
-    small = tokenizer_files.companions(source.home) if source.home else {}
-    original = json.loads(small.pop("config.json", b"{}"))
-    rows = min(original.get("vocab_size", source.config.vocab_size), source.config.vocab_size)
-    model = dataclasses.replace(source.config, vocab_size=rows)
+    model = hugging_face_shape(source)
+    rows = model.vocab_size
     entries = {
         name: TensorInfo((rows, *info.shape[1:]) if _is_table(name) else info.shape, dtype)
         for name, info in reader.entries().items()
@@ -142,15 +140,42 @@ def to_hugging_face(
         write_tensors(
             folder, entries, ahead.take, shard_bytes=int(config.shard_gb * 1e9), tell=lambda size: tell(size, total)
         )
+    write_small_files(folder, source, model, dtype.name)
+    return model
+
+
+def hugging_face_shape(source: ModelDir) -> TransformerConfig:
+    """A model's shape as it was on the hub, without rows of the token table that `vocab_multiple` added."""
+    rows = _original(source).get("vocab_size", source.config.vocab_size)
+    return dataclasses.replace(source.config, vocab_size=min(rows, source.config.vocab_size))
+
+
+def write_small_files(folder: Path, source: ModelDir, model: TransformerConfig, dtype: str) -> None:
+    """Writes what lies beside the weights of a Hugging Face model: config.json, the tokenizer and its small files.
+
+    Args:
+      folder: to write into.
+      source: whose files they are.
+      model: the shape of the weights.
+      dtype: of the weights.
+    """
+    original = _original(source)
     if "eos_token_id" not in original and source.tokenizer not in (None, "bytes"):
         known = vocabulary.load(source.tokenizer)
         original |= {"bos_token_id": known.bos_id, "eos_token_id": known.eos_id, "pad_token_id": known.pad_id}
-    fields = write_config(model, original, dtype.name)
+    fields = write_config(model, original, dtype)
     write_atomic(folder / "config.json", json.dumps(fields, indent=2) + "\n")
     _copy_tokenizer(source.tokenizer, folder)
-    for name, content in small.items():
-        write_atomic(folder / name, content)
-    return model
+    if source.home:
+        for name, content in tokenizer_files.companions(source.home).items():
+            if name != "config.json":
+                write_atomic(folder / name, content)
+
+
+def _original(source: ModelDir) -> dict[str, Any]:
+    """The config.json that a model came with; nothing where it came with none."""
+    small = tokenizer_files.companions(source.home) if source.home else {}
+    return json.loads(small.get("config.json", b"{}"))
 
 
 @contextlib.contextmanager
@@ -261,22 +286,3 @@ def _model_gin(model: TransformerConfig, source: ModelDir) -> str:
         if value != defaults[name]:
             lines.append(f"TransformerConfig.{name} = {value!r}")
     return "\n".join(lines) + "\n"
-
-
-class _Bar:
-    """Shows the bytes converted, where there is a terminal."""
-
-    def __init__(self, console: Console):
-        columns = TextColumn("converting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._progress.add_task("converting", total=None)
-
-    def __call__(self, size: int, total: int) -> None:
-        self._progress.update(self._task, advance=size, total=total)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

@@ -98,6 +98,10 @@ class SafetensorsReader:
             raise UserError(f"{file}: cannot be read any more ({error})") from error
         return np.asarray(pages).view(info.dtype).reshape(info.shape)
 
+    def file_of(self, name: str) -> Path:
+        """Where a tensor lies."""
+        return self._places[name][0]
+
     def files(self) -> list[Path]:
         """The files, in order."""
         return list(dict.fromkeys(file for file, _ in self._places.values()))

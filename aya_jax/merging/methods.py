@@ -1,13 +1,13 @@
 """Merge methods, each from small pure functions over tensors.
 
-There are two kinds. A *combination* is a weighted sum of the models' tensors whose coefficients follow from numbers given and from
-the angles between the tensors: linear, SLERP, spherical means, model stock, task arithmetic without sparsity. A *delta method*
-sparsifies what each model changed of a base, settles where the models disagree on a sign, and adds what is left to the
-base: TIES, DARE, breadcrumbs, DELLA.
+There are two kinds. A *combination* is a weighted sum of the models' tensors whose coefficients follow from numbers given and
+from the angles between the tensors: linear, SLERP, spherical means, model stock. A *delta method* sparsifies what each model
+changed of a base, settles where the models disagree on a sign, and adds what is left to the base: task arithmetic, TIES, DARE,
+breadcrumbs, DELLA.
 
-Everything a method needs to know of a whole tensor is either its Gram matrix (inner products of the models' tensors) or a magnitude
-of a given rank (`magnitudes`). Both add up over pieces of a tensor, so a tensor of any size is merged a piece at a time, and
-sharded pieces give what whole ones do.
+Everything a method needs to know of a whole tensor is either its Gram matrix (inner products of the models' tensors) or a
+magnitude of a given rank (`magnitudes`). Both add up over pieces of a tensor, so a tensor of any size is merged a piece at a
+time, and sharded pieces give what whole ones do.
 
 Semantics are mergekit 0.1.5's wherever it has the method (`make test-parity` merges side by side), and the papers' where the
 two differ and `MergeConfig` says so.
@@ -36,7 +36,8 @@ class Method:
     """What a method is.
 
     Attributes:
-      base: "none"; "required"; or "first", where the base is one of the two models themselves (SLERP's t = 0).
+      base: "none"; "required"; "optional", where with a base what models changed of it is combined and added to it; or "first",
+        where the base is one of the two models themselves (SLERP's t = 0).
       sparsifier: of a delta method: what a delta loses. None: nothing.
       elects: of a delta method: whether models that disagree with the elected sign are left out.
       is_delta: whether it is a delta method.
@@ -46,7 +47,7 @@ class Method:
       fewest, most: models beside the base.
     """
 
-    base: Literal["none", "required", "first"] = "none"
+    base: Literal["none", "required", "optional", "first"] = "none"
     sparsifier: Sparsifier | None = None
     elects: bool = False
     is_delta: bool = False
@@ -64,8 +65,9 @@ def _delta(sparsifier: Sparsifier | None, elects: bool, normalize: bool, rescale
 METHODS: Mapping[str, Method] = {
     "linear": Method(normalize=True),
     "slerp": Method("first", uses_angles=True, fewest=1, most=1),
+    "nuslerp": Method("optional", normalize=True, uses_angles=True, fewest=2, most=2),
     "karcher": Method(normalize=True, uses_angles=True, fewest=2),
-    "multislerp": Method(normalize=True, uses_angles=True, fewest=2),
+    "multislerp": Method("optional", normalize=True, uses_angles=True, fewest=2),
     "model_stock": Method("required", uses_angles=True, fewest=2),
     "task_arithmetic": _delta(None, False, False),
     "ties": _delta("magnitude", True, True),
@@ -99,8 +101,8 @@ def linear(weights: Sequence[float], normalize: bool = True) -> np.ndarray:
 def slerp(gram: np.ndarray, t: float) -> np.ndarray:
     """Coefficients [2] of spherical interpolation from the first tensor (t = 0) to the second (Shoemake 1985).
 
-    The angle is between the tensors as vectors; what is interpolated are the tensors, not unit vectors, so that their lengths are
-    blended too. A straight line where they are nearly colinear or one is zero.
+    The angle is between the tensors as vectors; what is interpolated are the tensors, not unit vectors, so that their lengths
+    are blended too. A straight line where they are nearly colinear; a tensor of zeros is at a right angle to all others.
 
     Args:
       gram: float64 [2, 2] inner products.
@@ -109,15 +111,35 @@ def slerp(gram: np.ndarray, t: float) -> np.ndarray:
     cosine = cosines(gram)[0, 1]
     if abs(cosine) > _COLINEAR:
         return np.array([1 - t, t])
+    return _along_arc(cosine, t)
+
+
+def _along_arc(cosine: float, t: float) -> np.ndarray:
     angle = math.acos(cosine)
     return np.array([math.sin((1 - t) * angle), math.sin(t * angle)]) / math.sin(angle)
 
 
-def karcher(gram: np.ndarray, weights: Sequence[float], *, steps: int = 10, tolerance: float = 1e-5) -> np.ndarray:
-    """Coefficients [M] of the weighted mean on the sphere (the point with the least sum of squared angles; Karcher 1977), as long as
-    the tensors are on weighted average.
+def nuslerp(gram: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Coefficients [2] of spherical interpolation by weights (mergekit's nuslerp): t is the second's share of their sum, a half
+    where they cancel out; a straight line only where the tensors are colinear.
 
-    The mean lies in the span of the unit tensors, so that its coefficients and the Gram matrix are all that the iteration needs.
+    Args:
+      gram: float64 [2, 2] inner products.
+      weights: of the two.
+    """
+    total = weights[0] + weights[1]
+    t = 0.5 if abs(total) < 1e-6 else weights[1] / total
+    cosine = cosines(gram)[0, 1]
+    if 1 - cosine**2 <= _TINY**2:
+        return np.array([1 - t, t])
+    return _along_arc(cosine, t)
+
+
+def karcher(gram: np.ndarray, weights: Sequence[float], *, steps: int = 10, tolerance: float = 1e-5) -> np.ndarray:
+    """Coefficients [M] of the weighted mean on the sphere (the point with the least sum of squared angles; Karcher 1977), as
+    long as the tensors are on weighted average.
+
+    The mean lies in the span of the unit tensors, so its coefficients and the Gram matrix are all that the iteration needs.
 
     Args:
       gram: float64 [M, M] inner products.
@@ -133,7 +155,11 @@ def karcher(gram: np.ndarray, weights: Sequence[float], *, steps: int = 10, tole
     inverse = np.where(there, 1 / np.where(there, lengths, 1.0), 0.0)
     units = gram * np.outer(inverse, inverse)
     own = np.where(there, share, 0.0) / share[there].sum()
-    mean = own / max(_length(units, own), tolerance) if _length(units, own) >= tolerance else np.eye(len(own))[there.argmax()]
+    mean = (
+        own / max(_length(units, own), tolerance)
+        if _length(units, own) >= tolerance
+        else np.eye(len(own))[there.argmax()]
+    )
     for _ in range(steps):
         dots = np.clip(units @ mean, -1.0, 1.0)
         angles = np.arccos(dots)
@@ -148,7 +174,8 @@ def karcher(gram: np.ndarray, weights: Sequence[float], *, steps: int = 10, tole
 
 
 def multislerp(gram: np.ndarray, weights: Sequence[float], normalize: bool = True) -> np.ndarray:
-    """Coefficients [M] of interpolation in the plane that touches the sphere at the weighted mean (mergekit's multislerp).
+    """Coefficients [M] of the weighted mean of the unit tensors, as long as the tensors are on weighted average (mergekit's
+    multislerp, which interpolates in the plane that touches the sphere at this mean; there the weighted tensors cancel out).
 
     Args:
       gram: float64 [M, M] inner products.
@@ -166,10 +193,7 @@ def multislerp(gram: np.ndarray, weights: Sequence[float], normalize: bool = Tru
         if len(share) == 2:
             return share
         raise ValueError("the weighted tensors cancel out: they have no mean direction; choose other weights")
-    mean = share / mean_length
-    tangent = share - (share @ (units @ mean)) * mean
-    angle = _length(units, tangent) + _TINY
-    return float(share @ lengths) * (mean * math.cos(angle) + tangent * (math.sin(angle) / angle)) * inverse
+    return float(share @ lengths) * share / mean_length * inverse
 
 
 def model_stock(gram: np.ndarray) -> np.ndarray:
@@ -236,9 +260,13 @@ def settle(deltas: Sequence[jax.Array], weights: jax.Array, *, elects: bool, nor
     return total / jnp.where(below == 0, 1.0, below)
 
 
-def keep_probability(delta: jax.Array, density: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """DELLA's chance for each entry of [R, C] to be kept (Deep et al. 2024, section 3): by its rank in magnitude within its row,
-    from density - epsilon for the smallest to density + epsilon for the largest."""
-    order = jnp.argsort(jnp.abs(delta), axis=-1)
-    ranks = jnp.argsort(order, axis=-1).astype(jnp.float32)
-    return density - epsilon + ranks / max(delta.shape[-1] - 1, 1) * 2 * epsilon
+def keep_probability(ranks: jax.Array, density: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """DELLA's chance for each entry to be kept (Deep et al. 2024, section 3): from density - epsilon for the smallest of a row
+    to density + epsilon for the largest, by rank.
+
+    Args:
+      ranks: of each entry of [R, C] within its row by magnitude, from 0.
+      density: the mean chance.
+      epsilon: half the range of chances.
+    """
+    return density - epsilon + ranks.astype(jnp.float32) / max(ranks.shape[-1] - 1, 1) * 2 * epsilon

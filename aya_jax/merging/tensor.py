@@ -1,14 +1,15 @@
 """One tensor of a merge, a block at a time: what the method needs to know of all of it, then block after block.
 
-A tensor is read as blocks of 256 rows of 4,096 entries in its own order, whatever its shape is; memory is that of a few blocks, and
-one compiled program serves tensors of all sizes. Blocks may be divided over a mesh by columns: sums over entries add up over
-devices, and random bits are those of the whole block, so the result is that of one device.
+A tensor is read as blocks of 256 rows of 4,096 entries in its own order, whatever its shape is; memory is that of a few blocks,
+and one compiled program serves tensors of all sizes. Blocks may be divided over a mesh by columns: sums over entries add up
+over devices, and random bits are those of the whole block, so the result is that of one device.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,11 +20,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aya_jax.merging import methods
-from aya_jax.merging.magnitudes import Cut, find_cut, inside
+from aya_jax.merging.magnitudes import Cut, Side, find_cuts, magnitude_bits, ranks
 from aya_jax.merging.methods import METHODS, Method, Rescale
 
 ROWS, COLUMNS = 256, 4096
 _BLOCK = ROWS * COLUMNS
+_PARTS = 32  # of a row that are summed in float32
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Settings:
       t: of SLERP.
       scale: what the merged delta is multiplied by (mergekit's lambda).
       normalize: as in `Method`.
-      rescale: of the entries that a sparsifier keeps: nothing, by one over the chance that they are kept (Yu et al. 2024), or so
-        that the delta's L1 norm stays (mergekit).
+      rescale: of the entries that a sparsifier keeps: nothing, by one over the chance that they are kept (Yu et al. 2024), or
+        so that the delta's L1 norm stays (mergekit).
     """
 
     method: str
@@ -130,89 +132,110 @@ def merge(
     Raises:
       ValueError: the method has no result with these numbers.
     """
-    about = settings.about
-    if about.is_delta:
-        deltas = [_Delta(base, model, settings, at, _key(seed, name, names[at])) for at, model in enumerate(models)]
-        weights = jnp.asarray(settings.weights, jnp.float32)
-        scale = jnp.float32(settings.scale)
-        how = {"elects": about.elects, "normalize": settings.normalize, "dtype": np.dtype(dtype).name}
-        for number in range(base.count):
-            yield _add(base.block(number), [delta.block(number) for delta in deltas], weights, scale, **how)
-        return
     inputs = models if base is None else [base, *models]
-    coefficients = jnp.asarray(_coefficients(settings, base, models), jnp.float32)
-    for number in range(inputs[0].count):
-        yield _combine([one.block(number) for one in inputs], coefficients, dtype=np.dtype(dtype).name)
+    if not settings.about.is_delta:
+        coefficients = np.asarray(_coefficients(settings, base, models), np.float32)
+        return _ahead(
+            inputs[0].count,
+            lambda number: _combine([one.block(number) for one in inputs], coefficients, dtype=np.dtype(dtype).name),
+        )
+    deltas = [_Delta(base, model, settings, at, _key(seed, name, names[at])) for at, model in enumerate(models)]
+    weights, scale = np.asarray(settings.weights, np.float32), np.float32(settings.scale)
+    how = {"elects": settings.about.elects, "normalize": settings.normalize, "dtype": np.dtype(dtype).name}
+
+    def block(number: int) -> jax.Array:
+        own, theirs = base.block(number), [model.block(number) for model in models]
+        filters = [delta.filter(number, own, its) for delta, its in zip(deltas, theirs, strict=True)]
+        return _add(own, theirs, filters, weights, scale, **how)
+
+    return _ahead(base.count, block)
+
+
+def _ahead(count: int, block: Callable[[int], jax.Array]) -> Iterator[jax.Array]:
+    """Blocks in order, each once the next has been asked for, so that the devices work while the caller takes it."""
+    before = None
+    for number in range(count):
+        made = block(number)
+        if before is not None:
+            yield before
+        before = made
+    if before is not None:
+        yield before
 
 
 def gram(inputs: Sequence[Blocks], base: Blocks | None = None) -> np.ndarray:
     """Inner products float64 [M, M] of tensors, or of what they changed of a base."""
     total = np.zeros((len(inputs), len(inputs)))
+    upper = np.triu_indices(len(inputs))
     for number in range(inputs[0].count):
         own = None if base is None else base.block(number)
-        total += np.asarray(_gram([one.block(number) for one in inputs], own), np.float64).sum(axis=0)
-    return total
+        sums = np.asarray(_gram([one.block(number) for one in inputs], own), np.float64)
+        total[upper] += sums.sum(axis=(1, 2))
+    return np.triu(total) + np.triu(total, 1).T
 
 
 def _coefficients(settings: Settings, base: Blocks | None, models: Sequence[Blocks]) -> np.ndarray:
     if settings.method == "slerp":
         return methods.slerp(gram([base, *models]), settings.t)
+    if settings.method == "nuslerp":
+        return _from(base, methods.nuslerp(gram(models, base), settings.weights))
     if settings.method == "model_stock":
         return methods.model_stock(gram(models, base))
     if settings.method == "karcher":
         return methods.karcher(gram(models), settings.weights)
     if settings.method == "multislerp":
-        return methods.multislerp(gram(models), settings.weights, settings.normalize)
+        return _from(base, methods.multislerp(gram(models, base), settings.weights, settings.normalize))
     return methods.linear(settings.weights, settings.normalize)
 
 
+def _from(base: Blocks | None, coefficients: np.ndarray) -> np.ndarray:
+    """With those of deltas, the base's coefficient first."""
+    return coefficients if base is None else np.concatenate([[1 - coefficients.sum()], coefficients])
+
+
 class _Delta:
-    """What a model changed of the base, sparsified."""
+    """What is to be kept of a model's delta."""
 
     def __init__(self, base: Blocks, model: Blocks, settings: Settings, at: int, key: jax.Array):
         self._base, self._model, self._key = base, model, key
-        self._sparsifier = settings.about.sparsifier
-        self._density = settings.densities[at] if settings.densities else 1.0
-        if self._density >= 1:
-            self._sparsifier = None
+        density = settings.densities[at] if settings.densities else 1.0
+        self._sparsifier = settings.about.sparsifier if density < 1 and base.entries else None
+        self._density, self._factor = density, 1.0
         self._epsilon = settings.epsilons[at] if settings.epsilons else 0.0
+        self._by_chance = settings.rescale == "inverse_density"
         self._cuts: tuple[Cut, ...] = ()
-        if self._sparsifier in ("magnitude", "outliers"):
-            self._cuts = self._find_cuts(settings.gammas[at] if self._sparsifier == "outliers" else 0.0)
-        self._by_chance = settings.rescale == "inverse_density" and self._sparsifier is not None
-        self._factor = 1.0
+        if self._sparsifier == "magnitude":
+            self._cuts = self._find_cuts(max(1, int(density * base.entries)))
+        elif self._sparsifier == "outliers":
+            kept = int(density * base.entries)
+            dropped = min(int(settings.gammas[at] * base.entries), base.entries - kept)
+            self._cuts = self._find_cuts(kept + dropped, dropped)
         if self._sparsifier and settings.rescale == "l1":
-            sums = [np.asarray(_l1(self._whole(n), self.block(n)), np.float64).sum(0) for n in range(base.count)]
-            before, after = np.sum(sums, axis=0)
+            before, after = np.sum([self._l1(number) for number in range(base.count)], axis=0)
             self._factor = before / after if min(before, after) >= 1e-7 else 1.0
 
-    def _whole(self, number: int) -> jax.Array:
-        return _subtract(self._base.block(number), self._model.block(number))
-
-    def _find_cuts(self, gamma: float) -> tuple[Cut, ...]:
-        entries = self._base.entries
-        kept = int(self._density * entries)
-        dropped = min(int(gamma * entries), entries - kept)
-
-        def pieces() -> Iterator[jax.Array]:
-            return (self._whole(number) for number in range(self._base.count))
-
-        outer = find_cut(pieces, max(1, kept + dropped))
-        return (outer, find_cut(pieces, dropped)) if dropped else (outer,)
-
-    def block(self, number: int) -> jax.Array:
-        delta = self._whole(number)
+    def filter(self, number: int, base: jax.Array, model: jax.Array) -> _Filter:
+        """What is applied to the delta between blocks of this number."""
         if self._sparsifier is None:
-            return delta
+            return _All()
         if self._cuts:
-            bits = jnp.asarray([cut.bits for cut in self._cuts], jnp.int32)
-            quotas = jnp.asarray([cut.quota(number) for cut in self._cuts], jnp.int32)
-            splits = tuple(cut.splits_equals for cut in self._cuts)
             factor = self._factor / self._density if self._by_chance else self._factor
-            return _between(delta, bits, quotas, jnp.float32(factor), splits=splits)
-        key = jax.random.fold_in(self._key, number)
-        numbers = (jnp.float32(self._density), jnp.float32(self._epsilon), jnp.float32(self._factor))
-        return _drawn(delta, key, *numbers, ranked=self._sparsifier == "ranked", by_chance=self._by_chance)
+            return _Between(tuple(cut.at(number) for cut in self._cuts), np.float32(factor))
+        ranked = ranks(_subtract(base, model)) if self._sparsifier == "ranked" else None
+        numbers = (np.float32(self._density), np.float32(self._epsilon), np.float32(self._factor))
+        return _Drawn(self._key, np.uint32(number), ranked, *numbers, by_chance=self._by_chance)
+
+    def _find_cuts(self, *ks: int) -> tuple[Cut, ...]:
+        """As mergekit sorts, breadcrumbs from the smallest on, so that of equals the last ones are among the largest."""
+
+        def piece(number: int) -> jax.Array:
+            return _changed_bits(self._base.block(number), self._model.block(number))
+
+        return find_cuts(piece, self._base.count, self._base.entries, ks, last=self._sparsifier == "outliers")
+
+    def _l1(self, number: int) -> np.ndarray:
+        base, model = self._base.block(number), self._model.block(number)
+        return np.asarray(_l1(base, model, self.filter(number, base, model)), np.float64).sum(axis=0)
 
 
 def _key(seed: int, tensor: str, model: str) -> jax.Array:
@@ -224,19 +247,78 @@ def _key(seed: int, tensor: str, model: str) -> jax.Array:
 # On the devices -------------------------------------------------------------------------------------------------------
 
 
+class _Filter(Protocol):
+    """Sparsifies a block of a delta."""
+
+    def __call__(self, delta: jax.Array) -> jax.Array:
+        """[R, C] to the same."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _All:
+    """Keeps everything."""
+
+    def __call__(self, delta: jax.Array) -> jax.Array:
+        return delta
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Between:
+    """Keeps what is among the entries of the first cut, and not among those of the second."""
+
+    sides: tuple[Side, ...]
+    factor: np.float32
+
+    def __call__(self, delta: jax.Array) -> jax.Array:
+        kept = self.sides[0].holds(delta)
+        for side in self.sides[1:]:
+            kept &= ~side.holds(delta)
+        return jnp.where(kept, delta * self.factor, 0.0)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("key", "number", "ranks", "density", "epsilon", "factor"),
+    meta_fields=("by_chance",),
+)
+@dataclass(frozen=True)
+class _Drawn:
+    """Keeps what chance says, by the block's number; with ranks as DELLA."""
+
+    key: jax.Array
+    number: np.uint32
+    ranks: jax.Array | None
+    density: np.float32
+    epsilon: np.float32
+    factor: np.float32
+    by_chance: bool
+
+    def __call__(self, delta: jax.Array) -> jax.Array:
+        chance = self.density
+        if self.ranks is not None:
+            chance = methods.keep_probability(self.ranks, self.density, self.epsilon)
+        kept = jax.random.bernoulli(jax.random.fold_in(self.key, self.number), chance, delta.shape)
+        return jnp.where(kept, delta * self.factor / (chance if self.by_chance else 1.0), 0.0)
+
+
 @jax.jit
 def _gram(arrays: Sequence[jax.Array], base: jax.Array | None) -> jax.Array:
-    """A sum for each row, float32 [R, M, M]; the host adds them up in float64."""
-    if base is not None:
-        arrays = [array.astype(jnp.float32) - base.astype(jnp.float32) for array in arrays]
-    stacked = jnp.stack([array.astype(jnp.float32) for array in arrays])
-    return jnp.einsum("mrc,nrc->rmn", stacked, stacked, precision="highest")
+    """Sums over parts of rows, float32 [pairs, R, 32], which the host adds up in float64; pair by pair, as a CPU is many times
+    slower at products of such narrow matrices."""
+    found = [_delta(base, array) for array in arrays]
+    parts = math.gcd(_PARTS, found[0].shape[1])
+    products = [one * other for at, one in enumerate(found) for other in found[at:]]
+    return jnp.stack([jnp.sum(product.reshape(product.shape[0], parts, -1), axis=-1) for product in products])
 
 
 @jax.jit
-def _l1(whole: jax.Array, sparse: jax.Array) -> jax.Array:
-    """float32 [R, 2]."""
-    return jnp.stack([jnp.sum(jnp.abs(whole), axis=-1), jnp.sum(jnp.abs(sparse), axis=-1)], axis=-1)
+def _l1(base: jax.Array, model: jax.Array, filter_: _Filter) -> jax.Array:
+    """Of a delta and of what is kept of it, float32 [R, 2]."""
+    delta = _delta(base, model)
+    return jnp.stack([jnp.sum(jnp.abs(delta), axis=-1), jnp.sum(jnp.abs(filter_(delta)), axis=-1)], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
@@ -249,13 +331,23 @@ def _combine(arrays: Sequence[jax.Array], coefficients: jax.Array, *, dtype: str
 
 @jax.jit
 def _subtract(base: jax.Array, model: jax.Array) -> jax.Array:
-    return model.astype(jnp.float32) - base.astype(jnp.float32)
+    return _delta(base, model)
+
+
+@jax.jit
+def _changed_bits(base: jax.Array, model: jax.Array) -> jax.Array:
+    return magnitude_bits(_delta(base, model))
+
+
+def _delta(base: jax.Array | None, model: jax.Array) -> jax.Array:
+    return model.astype(jnp.float32) if base is None else model.astype(jnp.float32) - base.astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("elects", "normalize", "dtype"))
 def _add(
     base: jax.Array,
-    deltas: Sequence[jax.Array],
+    models: Sequence[jax.Array],
+    filters: Sequence[_Filter],
     weights: jax.Array,
     scale: jax.Array,
     *,
@@ -263,33 +355,6 @@ def _add(
     normalize: bool,
     dtype: str,
 ) -> jax.Array:
+    deltas = [filter_(_delta(base, model)) for filter_, model in zip(filters, models, strict=True)]
     merged = methods.settle(deltas, weights, elects=elects, normalize=normalize)
     return (base.astype(jnp.float32) + scale * merged).astype(dtype)
-
-
-@functools.partial(jax.jit, static_argnames="splits")
-def _between(
-    delta: jax.Array, bits: jax.Array, quotas: jax.Array, factor: jax.Array, *, splits: tuple[bool, ...]
-) -> jax.Array:
-    """What is among the entries of the first cut and not among those of the second."""
-    kept = inside(delta, bits[0], quotas[0] if splits[0] else None)
-    if len(splits) > 1:
-        kept &= ~inside(delta, bits[1], quotas[1] if splits[1] else None)
-    return jnp.where(kept, delta * factor, 0.0)
-
-
-@functools.partial(jax.jit, static_argnames=("ranked", "by_chance"))
-def _drawn(
-    delta: jax.Array,
-    key: jax.Array,
-    density: jax.Array,
-    epsilon: jax.Array,
-    factor: jax.Array,
-    *,
-    ranked: bool,
-    by_chance: bool,
-) -> jax.Array:
-    """What chance keeps."""
-    chance = methods.keep_probability(delta, density, epsilon) if ranked else density
-    kept = jax.random.bernoulli(key, chance, delta.shape)
-    return jnp.where(kept, delta * factor / (chance if by_chance else 1.0), 0.0)

@@ -9,10 +9,10 @@ from typing import Any
 
 from aya_jax.config.errors import near_names
 from aya_jax.config.registry import Problem, configurable
-from aya_jax.studies.sweeps import Choices, ListOf, Product, Values, Variant, Zip, variants_of
+from aya_jax.studies.needs import all_needs, find_cycle, job_key, partner_problems, stage_variants
+from aya_jax.studies.sweeps import Choices, ListOf, Product, Values, Zip, variants_of
 
 _STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 RESERVED_NAMES = frozenset({"logs", "state", "study"})
 
 
@@ -27,7 +27,8 @@ class StageConfig:
       files: the gin files that the verb is given, in order.
       bindings: gin name → value, set after the files ("STEPS": 200, "DataConfig.seed": 7). In a string, "{other}"
         stands for the directory of the variant of stage `other` that this variant needs, directly or through another
-        stage, "{study}" for the study's.
+        stage, "{study}" for the study's. Of several variants "{other:mix=100}" names one by its place on an axis (or on
+        several: "{other:mix=100,seed=1}"); of that stage this one then needs those alone that it names.
       shared: bindings that several stages have in common; `bindings` and the sweep win over them.
       needs: the stages that must have ended well. A variant needs those variants of each that agree with it on every
         axis that both stages vary; so a stage without a sweep runs once and serves all.
@@ -76,6 +77,39 @@ class StageConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """Models trained on mixed data beside merged ones: harm and what is to stay good, in one table (`studies/mixing.py`).
+
+    Evaluations are jobs of `aya evaluate gin/evaluate/held_out.gin`, by their keys: "measure_sft/mix_015", or the stage's name
+    alone where it does not vary.
+
+    Attributes:
+      base: the evaluation of the model that all others are made from, which harm is relative to.
+      models: heading → evaluation stages, whose every variant is a row below it.
+      against: heading → the evaluation that the rows below it are compared with: the model trained on mixed data.
+      general: patterns of tasks whose answers are to stay good.
+      harmful: patterns of tasks of pairs whose rejected answer is harmful; () where harm is not asked for.
+    """
+
+    base: str
+    models: dict[str, tuple[str, ...]]
+    against: dict[str, str]
+    general: tuple[str, ...]
+    harmful: tuple[str, ...] = ()
+
+    def validate(self) -> Iterator[Problem]:
+        """Yields what is empty, and headings that do not go together."""
+        for name in ("base", "models", "general"):
+            if not getattr(self, name):
+                yield Problem(
+                    name, "at least one" if name != "base" else "the evaluation of the model that all are made from"
+                )
+        if self.models.keys() != self.against.keys():
+            yield Problem("against", f"an evaluation for each heading of models: {', '.join(self.models)}")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
 class AnalysisConfig:
     """How a report turns runs into statements.
 
@@ -84,12 +118,15 @@ class AnalysisConfig:
       replicates: the axis whose values repeat one variant with other randomness: intervals are taken over it.
       confidence: coverage of every interval, between 0 and 1.
       resamples: bootstrap resamples of the validation documents, used where a variant ran with one seed only.
+      mixing: mixed and merged models side by side, in place of the comparison by share of code and by language; None: no such
+        study.
     """
 
     title: str = ""
     replicates: str = "seed"
     confidence: float = 0.95
     resamples: int = 1000
+    mixing: MixingConfig | None = None
 
     def validate(self) -> Iterator[Problem]:
         """Yields numbers outside their ranges."""
@@ -129,9 +166,12 @@ class CompareConfig:
       run_dirs: directories with `evaluations/<name>.json`, the first of which others are compared with; one alone is reported.
       name: of the evaluations' files.
       output_dir: where `benchmarks.html` goes; "" means the last of `run_dirs`.
-      metric: the metric that questions are compared by; "" is the task's first one that is a share of right answers.
+      metric: the metric that questions are compared by; "" is the task's first one that is a share of right answers, or where
+        metrics have units (a profile's) each of them.
       samples: how many questions of each benchmark are shown with their answers, those first on which models differ.
       resamples: of questions, for the intervals.
+      without: a contamination (`RUN/evaluations/contamination.json`, gin/evaluate/contamination.gin); the rows that it flags
+        are left out of everything. "" leaves none out.
     """
 
     run_dirs: tuple[str, ...]
@@ -140,6 +180,7 @@ class CompareConfig:
     metric: str = ""
     samples: int = 8
     resamples: int = 2000
+    without: str = ""
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, named twice, or out of range."""
@@ -201,115 +242,26 @@ class StudyConfig:
             return
         by_name = {stage.name: stage for stage in self.stages}
         for index, stage in enumerate(self.stages):
-            yield from _partner_problems(f"stages[{index}]", stage, by_name)
+            yield from partner_problems(f"stages[{index}]", stage, by_name)
+        if self.analysis.mixing is not None:
+            yield from _mixing_problems(self.analysis.mixing, by_name)
 
 
-def all_needs(stage: StageConfig) -> tuple[str, ...]:
-    """The stages that a stage needs directly, the one that it follows first."""
-    return tuple(dict.fromkeys([stage.each_of, *stage.needs] if stage.each_of else stage.needs))
-
-
-def stage_variants(stage: StageConfig, by_name: Mapping[str, StageConfig]) -> list[Variant]:
-    """A stage's variants: those of the stage that it follows, without their bindings, times its own sweep's."""
-    followed = stage_variants(by_name[stage.each_of], by_name) if stage.each_of else [Variant((), {})]
-    return [
-        Variant(variant.coordinates + own.coordinates, own.bindings)
-        for variant in followed
-        for own in variants_of(stage.sweep)
-    ]
-
-
-def bindings_of(stage: StageConfig, variant: Variant) -> dict[str, Any]:
-    """All that one variant binds, placeholders and all; the sweep wins over `bindings`, and these over `shared`."""
-    return stage.shared | stage.bindings | variant.bindings
-
-
-def placeholders(value: Any) -> set[str]:
-    """The names that a binding's value mentions as "{name}", however deep in tuples, lists and dicts."""
-    if isinstance(value, str):
-        return set(_PLACEHOLDER.findall(value))
-    if isinstance(value, dict):
-        return set().union(*(placeholders(item) for pair in value.items() for item in pair))
-    if isinstance(value, tuple | list):
-        return set().union(*(placeholders(item) for item in value))
-    return set()
-
-
-def substitute(value: Any, directories: dict[str, str]) -> Any:
-    """The value with every "{name}" replaced by `directories[name]`, however deep."""
-    if isinstance(value, str):
-        return _PLACEHOLDER.sub(lambda match: directories[match.group(1)], value)
-    if isinstance(value, dict):
-        return {substitute(key, directories): substitute(item, directories) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(substitute(item, directories) for item in value)
-    return value
-
-
-def find_cycle(needs: dict[str, tuple[str, ...]]) -> list[str]:
-    """A circle of names, its first repeated at its end, or [] where the needs can be put in an order."""
-    finished: set[str] = set()
-
-    def visit(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        if name in finished:
-            return []
-        for needed in needs[name]:
-            if cycle := visit(needed, [*path, name]):
-                return cycle
-        finished.add(name)
-        return []
-
-    for name in needs:
-        if cycle := visit(name, []):
-            return cycle
-    return []
-
-
-def upstream(stage: StageConfig, by_name: Mapping[str, StageConfig]) -> list[str]:
-    """The stages that a stage needs, directly or through others, each once; what it needs itself comes first."""
-    found: dict[str, None] = dict.fromkeys(all_needs(stage))
-    for needed in all_needs(stage):
-        found |= dict.fromkeys(upstream(by_name[needed], by_name))
-    return list(found)
-
-
-def partners(variant: Variant, stage: StageConfig, by_name: Mapping[str, StageConfig]) -> list[Variant]:
-    """The variants of `stage` that `variant` goes with: those that agree with it on every axis that both have."""
-    return [other for other in stage_variants(stage, by_name) if variant.agrees_with(other)]
-
-
-def _partner_problems(where: str, stage: StageConfig, by_name: Mapping[str, StageConfig]) -> Iterator[Problem]:
-    """Variants that lack what they need, and placeholders that name no single directory."""
-    reported: set[tuple[str, str]] = set()
-    reachable = upstream(stage, by_name)
-    if stage.each_of:
-        theirs = {
-            axis for variant in stage_variants(by_name[stage.each_of], by_name) for axis, _ in variant.coordinates
-        }
-        ours = {axis for variant in variants_of(stage.sweep) for axis, _ in variant.coordinates}
-        for axis in sorted(theirs & ours):
-            yield Problem(f"{where}.sweep", f"axes that {stage.each_of!r} does not vary already; {axis!r} is one")
-            return
-    for variant in stage_variants(stage, by_name):
-        counts = {name: len(partners(variant, by_name[name], by_name)) for name in reachable}
-        for needed in all_needs(stage):
-            if counts[needed] == 0:
+def _mixing_problems(config: MixingConfig, by_name: Mapping[str, StageConfig]) -> Iterator[Problem]:
+    """Evaluations of a mixing analysis that are none of the study's."""
+    for heading, stages in config.models.items():
+        for name in stages:
+            if name not in by_name:
                 yield Problem(
-                    f"{where}.needs", f"a variant of {needed!r} that agrees with {stage.name}'s {variant.label!r}"
+                    f"analysis.mixing.models[{heading!r}]",
+                    f"this study's stages; {name!r} is none",
+                    near_names(name, by_name),
                 )
-        for name in sorted(placeholders(bindings_of(stage, variant)) - {"study"}):
-            if name not in reachable and (name, "needs") not in reported:
-                reported.add((name, "needs"))
-                yield Problem(
-                    f"{where}.bindings",
-                    f"{{study}} or a stage that this one needs between braces; {{{name}}} is neither",
-                    near_names(name, reachable),
-                )
-            if counts.get(name, 1) != 1 and (name, "many") not in reported:
-                reported.add((name, "many"))
-                yield Problem(
-                    f"{where}.bindings",
-                    f"one directory for {{{name}}}; stage {name!r} has {counts[name]} variants to choose from",
-                )
+    keys = [job_key(name, variant) for name, stage in by_name.items() for variant in stage_variants(stage, by_name)]
+    for where, key in (("base", config.base), *((f"against[{name!r}]", key) for name, key in config.against.items())):
+        if key not in keys:
+            yield Problem(
+                f"analysis.mixing.{where}",
+                f"a variant of a stage, STAGE/VARIANT; {key!r} is none",
+                near_names(key, keys),
+            )

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aya_jax import config as configuration
 from aya_jax.config.source import parse_value
-from aya_jax.studies.config import (
-    StageConfig,
-    StudyConfig,
+from aya_jax.studies.config import StageConfig, StudyConfig
+from aya_jax.studies.needs import (
     all_needs,
     bindings_of,
-    partners,
+    job_key,
+    needed_variants,
+    placeholders,
+    stage_named,
     stage_variants,
     substitute,
-    upstream,
+    variants_named,
 )
 from aya_jax.studies.sweeps import Variant
+
+if TYPE_CHECKING:
+    from aya_jax.cli import Verb
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,6 @@ def _shell_quoted(argument: str) -> str:
     return shlex.quote(argument)
 
 
-def job_key(stage: str, variant: Variant) -> str:
-    """The name by which a job is known in logs, states and tables."""
-    return f"{stage}/{variant.label}" if variant.label else stage
-
-
 def make_plan(config: StudyConfig) -> list[Job]:
     """All jobs of a valid study, each after the ones that it needs, otherwise in the order of the file."""
     study_dir = Path(config.run_dir)
@@ -107,11 +108,12 @@ def make_plan(config: StudyConfig) -> list[Job]:
 
 
 def _job(stage: StageConfig, variant: Variant, by_name: dict[str, StageConfig], study_dir: Path) -> Job:
-    found = {name: partners(variant, by_name[name], by_name) for name in upstream(stage, by_name)}
+    bindings = bindings_of(stage, variant)
     directories = {"study": str(study_dir)} | {
-        needed: str(_directory(study_dir, needed, variants[0]))
-        for needed, variants in found.items()
-        if len(variants) == 1
+        placeholder: str(
+            _directory(study_dir, stage_named(placeholder), variants_named(placeholder, variant, by_name)[0])
+        )
+        for placeholder in placeholders(bindings) - {"study"}
     }
     directory = _directory(study_dir, stage.name, variant)
     return Job(
@@ -119,9 +121,13 @@ def _job(stage: StageConfig, variant: Variant, by_name: dict[str, StageConfig], 
         variant=variant,
         verb=stage.verb,
         files=stage.files,
-        bindings=substitute(bindings_of(stage, variant), directories) | {stage.output: str(directory)},
+        bindings=substitute(bindings, directories) | {stage.output: str(directory)},
         directory=directory,
-        needs=tuple(job_key(needed, other) for needed in all_needs(stage) for other in found[needed]),
+        needs=tuple(
+            job_key(needed, other)
+            for needed in all_needs(stage)
+            for other in needed_variants(stage, variant, needed, by_name)
+        ),
     )
 
 
@@ -152,7 +158,7 @@ def resolve_jobs(jobs: Sequence[Job]) -> dict[str, configuration.Resolved]:
         try:
             resolved[job.key] = configuration.resolve(
                 _root_class(job.verb),
-                files=job.files,
+                files=[*_verb(job.verb).base, *job.files],
                 bindings=[f"{name}={_flag_value(value)}" for name, value in job.bindings.items()],
             )
         except configuration.ConfigError as error:
@@ -163,10 +169,16 @@ def resolve_jobs(jobs: Sequence[Job]) -> dict[str, configuration.Resolved]:
     return resolved
 
 
-def _root_class(verb: str) -> type:
-    from aya_jax.cli import VERBS, load  # the command line imports this module by name when `aya study` is typed
+def _verb(name: str) -> Verb:
+    from aya_jax.cli import VERBS  # the command line imports this module by name when `aya study` is typed
 
-    return load(VERBS[verb].root)
+    return VERBS[name]
+
+
+def _root_class(verb: str) -> type:
+    from aya_jax.cli import load
+
+    return load(_verb(verb).root)
 
 
 def _and_more(keys: list[str]) -> str:
@@ -179,6 +191,7 @@ def describe_plan(config: StudyConfig, jobs: Sequence[Job]) -> dict[str, Any]:
     return {
         "format_version": 1,
         "title": config.analysis.title,
+        **({"mixing": dataclasses.asdict(config.analysis.mixing)} if config.analysis.mixing else {}),
         "jobs": [
             {
                 "key": job.key,

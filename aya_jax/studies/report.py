@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from aya_jax.config import Resolved
 from aya_jax.config.files import write_atomic
-from aya_jax.studies import figures, findings, judged, palette, runs, tables
+from aya_jax.studies import figures, findings, judged, mixing, mixing_figure, palette, runs, tables
 from aya_jax.studies.comparison import Comparison, compare
 from aya_jax.studies.config import AnalysisConfig, ReportConfig
 from aya_jax.studies.curves import families
@@ -62,12 +63,19 @@ def write(directory: Path, analysis: AnalysisConfig, output_dir: Path | None = N
     """Reads a study's or a run's directory; writes `report.html`, `report.md` and the figures that the latter shows."""
     output = output_dir or directory
     record = runs.read(directory)
-    comparison = compare(record.models, analysis)
+    if analysis.mixing is None:
+        analysis = dataclasses.replace(analysis, mixing=mixing.of_plan(record.plan))
+    mixed = mixing.find(record, analysis)
+    comparison = None if analysis.mixing else compare(record.models, analysis)
     sections = _sections(record, comparison)
+    if mixed:
+        drawn = mixing_figure.trade_figure(mixed)
+        parts = (mixing.table(mixed), *([drawn] if drawn else []))
+        sections.insert(0, Section("mixed", "Mixing and merging", parts))
     page = {
         "title": analysis.title or record.plan.get("title") or directory.name,
         "facts": _facts(record, comparison),
-        "findings": findings.find(comparison) if comparison and comparison.overall else None,
+        "findings": _findings(comparison, mixed),
         "sections": sections,
         "failures": _failures(record),
         "blocked": [key for key, state in record.states.items() if state.status == "blocked"],
@@ -96,6 +104,13 @@ def environment(autoescape: bool) -> jinja2.Environment:
     )
     found.tests["figure"] = lambda part: isinstance(part, figures.Figure)
     return found
+
+
+def _findings(comparison: Comparison | None, mixed: mixing.Mixing | None) -> findings.Findings | None:
+    """What is said first; None where nothing has been evaluated."""
+    if mixed:
+        return mixing.findings(mixed)
+    return findings.find(comparison) if comparison and comparison.overall else None
 
 
 def _sections(record: runs.StudyRecord, comparison: Comparison | None) -> list[Section]:

@@ -144,8 +144,9 @@ def _completion(states: Mapping[str, JobState], key: str) -> str:
     return states[key].completion if key in states else ""
 
 
-def _has_content(directory: Path) -> bool:
-    return directory.is_dir() and any(directory.iterdir())
+def _has_content(output: Path) -> bool:
+    """Whether a job has left something: a directory that is not empty, or (the answers of `aya generate`) a file."""
+    return output.is_file() or (output.is_dir() and any(output.iterdir()))
 
 
 def execute(

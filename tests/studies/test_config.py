@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aya_jax.config import ConfigError
-from aya_jax.studies.config import find_cycle, placeholders, substitute
+from aya_jax.studies.needs import find_cycle, placeholders, substitute
 from aya_jax.studies.plan import make_plan
 from tests.studies.conftest import STUDY
 
@@ -58,6 +58,21 @@ def test_a_placeholder_that_could_be_several_directories(make):
     parts = STUDY.rpartition("  sweep = @grid/Product()\n")
     with pytest.raises(ConfigError, match="'second' has 4 variants to choose from"):
         make(text=parts[0] + parts[2])
+
+
+def test_a_placeholder_that_names_no_variant_or_several(make):
+    def told(placeholder):
+        head, _, tail = STUDY.rpartition("  sweep = @grid/Product()\n")
+        with pytest.raises(ConfigError) as caught:
+            make(text=(head + tail).replace("'{second}'", f"'{placeholder}'"))
+        return str(caught.value)
+
+    assert (
+        "one directory for {second:code=75}; stage 'second' has no variants to choose from (there are code_00-"
+        in told("{second:code=75}")
+    )
+    assert "stage 'second' has 2 variants to choose from" in told("{second:code=25}")
+    assert "{secnd:code=25} is neither; did you mean second?" in told("{secnd:code=25}")
 
 
 def test_a_variant_without_its_partner(make):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 
 import pytest
 
+from aya_jax import cli
 from aya_jax.cli import parse_arguments
 from aya_jax.config import ConfigError, resolve
 from aya_jax.studies.plan import make_plan, resolve_jobs
@@ -34,6 +36,38 @@ def test_a_variant_takes_the_directory_of_the_partner_that_varies_less(make, tmp
     head, _, tail = STUDY.partition("  sweep = @grid/Product()\n")
     jobs = {job.key: job for job in make_plan(make(text=head + "  sweep = @code/Choices()\n" + tail).config)}
     assert jobs["last/code_25-seed_2"].bindings["FakeConfig.source"] == str(tmp_path / "out/second/code_25")
+
+
+def test_a_variant_names_others_by_their_place_on_an_axis_and_needs_those_alone(make, tmp_path):
+    source = "{second:code=25} and {second:seed=2,code=00}"
+    text = STUDY.replace(
+        "'FakeConfig.source': '{second}'}\n  sweep = @grid/Product()", f"'FakeConfig.source': '{source}'}}"
+    )
+    text = (
+        text.replace("@grid/Product()", "@grid/ListOf()")
+        + """
+grid/ListOf.of = (@grid/Product(), @third/Choices())
+third/Choices.name = 'code'
+third/Choices.choices = {'50': {}}
+"""
+    )
+    text = text.replace("{second:code=25}", "{second:code=25,seed=1}")
+    last = make_plan(make(text=text).config)[-1]
+    assert (
+        last.bindings["FakeConfig.source"]
+        == f"{tmp_path}/out/second/code_25-seed_1 and {tmp_path}/out/second/code_00-seed_2"
+    )
+    assert last.needs == ("second/code_00-seed_2", "second/code_25-seed_1")
+
+
+def test_a_verb_s_own_gin_file_is_read_before_the_stage_s(make, monkeypatch, tmp_path):
+    (tmp_path / "base.gin").write_text("VALUE = 7\nFakeConfig.value = %VALUE\n")
+    monkeypatch.setitem(cli.VERBS, "fake", dataclasses.replace(cli.VERBS["fake"], base=(str(tmp_path / "base.gin"),)))
+    text = STUDY.replace(
+        "'FakeConfig.order': '{study}/order'}\n", "'FakeConfig.order': '{study}/order', 'VALUE': 9}\n", 1
+    )
+    jobs = [job for job in make_plan(make(text=text).config) if job.stage == "first"]
+    assert resolve_jobs(jobs)["first"].config.value == 9
 
 
 FOLLOWING = """
