@@ -83,7 +83,7 @@ def sentences(chosen: Trial, rival: Trial | None, compared: dict[str, Difference
     for goal in goals:
         text = f"{goal.name}: {chosen.goals[goal.name]:.4f}"
         if rival is not None:
-            text += f", and {rival.goals[goal.name]:.4f} of the best single model, {rival.alone}"
+            text += f", and {rival.goals[goal.name]:.4f} of the best single model, {_short(rival.alone)}"
         of_goal = _of_goal(compared, goal)
         if of_goal is not None:
             text += f" (difference {_signed(of_goal)}, {_verdict(of_goal, goal)})"
@@ -104,7 +104,7 @@ def front_figure(trials: Sequence[Trial], goals: Sequence[Goal], found: Sequence
     def paint(canvas: Canvas) -> None:
         panels = canvas.subplots(rows, columns, squeeze=False).flat
         for axes, pair in zip(panels, pairs or [(None, goals[0])], strict=False):
-            _panel(axes, measured, found, chosen, *pair)
+            _panel(axes, measured, found, chosen, *pair, joined=len(goals) == 2)
         for axes in list(canvas.axes)[max(1, len(pairs)) :]:
             axes.set_visible(False)
         handles, labels = canvas.axes[0].get_legend_handles_labels()
@@ -115,7 +115,14 @@ def front_figure(trials: Sequence[Trial], goals: Sequence[Goal], found: Sequence
 
 
 def _panel(
-    axes: Axes, trials: Sequence[Trial], found: Sequence[Trial], chosen: Trial, across: Goal | None, up: Goal
+    axes: Axes,
+    trials: Sequence[Trial],
+    found: Sequence[Trial],
+    chosen: Trial,
+    across: Goal | None,
+    up: Goal,
+    *,
+    joined: bool,
 ) -> None:
     def places(some: Sequence[Trial]) -> tuple[list[float], list[float]]:
         left = [trial.number if across is None else trial.goals[across.name] for trial in some]
@@ -127,7 +134,7 @@ def _panel(
     if alone:
         axes.plot(*places(alone), "D", color=palette.CODE, markersize=6, label="model alone")
     ordered = sorted(found, key=lambda trial: trial.number if across is None else trial.goals[across.name])
-    line = "-" if across is not None else ""
+    line = "-" if joined else ""
     axes.plot(*places(ordered), "o", linestyle=line, color=palette.TEXT, markersize=5.5, linewidth=1.2, label="front")
     axes.plot(*places([chosen]), "o", color=palette.TEXT, markersize=12, markerfacecolor="none", label="chosen")
     axes.set_xlabel("trial" if across is None else _axis(across))
@@ -176,15 +183,17 @@ def language_table(
             means = [Cell(f"{np.mean(list(trial.languages[measure].values())):.4f}") for trial in shown]
             last = [] if differences is None else [_cell(differences.macro, minimize)]
             rows.append((Cell("mean"), *means, *last))
-        names = [*(Path(trial.alone).name for trial in alone), f"trial {chosen.number}"]
+        names = [*(_short(trial.alone) for trial in alone), f"trial {chosen.number}"]
         columns = [Column("", numeric=False), *(Column(name, hint=name) for name in names)]
         caption = f"{measure}, {'less' if minimize else 'more'} is better."
         if differences is not None:
             columns.append(Column("difference"))
             caption += (
-                f" The difference is the merge's from {Path(rival.alone).name}'s, on the same items, with half the width of "
+                f" The difference is the merge's from {_short(rival.alone)}'s, on the same items, with half the width of "
                 "its 95 % interval; faint where the languages together do not tell it from zero."
             )
+            if min(each.shared for each in differences.by_language) < 2 < len(rows):
+                caption += " A language of one item adds nothing to the width of the mean's: that is too narrow."
         tables.append(Table(f"languages-{len(tables)}", measure, caption, tuple(columns), tuple(rows)))
     return tables
 
@@ -204,6 +213,10 @@ def trials_table(trials: Sequence[Trial], goals: Sequence[Goal]) -> Table:
         Column("", numeric=False),
     )
     return Table("trials-table", "", f"In the order in which they were proposed.{more}", columns, tuple(rows))
+
+
+def _short(name: str) -> str:
+    return "+".join(Path(part).name for part in name.split("+"))
 
 
 def _rival(trials: Sequence[Trial], goals: Sequence[Goal]) -> Trial | None:
@@ -233,18 +246,23 @@ def _difference_cell(found: Differences, language: str, minimize: bool) -> Cell:
 
 
 def _cell(found: Difference, minimize: bool) -> Cell:
-    interval, unsure = found.interval, found.adjusted > 0.05
+    interval, unsure = found.interval, found.adjusted > 0.05 or found.shared < 2
     tone = 0.0 if unsure else (0.6 if (interval.estimate > 0) == minimize else -0.6)
     text = f"{interval.estimate:+.4f}".replace("-", "−")
-    return Cell(text, f"±{(interval.high - interval.low) / 2:.4f}", tone=tone, faint=unsure)
+    note = "one item" if found.shared < 2 else f"±{(interval.high - interval.low) / 2:.4f}"
+    return Cell(text, note, tone=tone, faint=unsure)
 
 
 def _signed(found: Difference) -> str:
+    if found.shared < 2:
+        return f"{found.interval.estimate:+.4f}".replace("-", "−")
     low, high = (f"{value:+.4f}" for value in (found.interval.low, found.interval.high))
     return f"{found.interval.estimate:+.4f}, 95 % from {low} to {high}".replace("-", "−")
 
 
 def _verdict(found: Difference, goal: Goal) -> str:
+    if found.shared < 2:
+        return "of one item, which says nothing of others"
     if found.interval.low <= 0 <= found.interval.high:
         return "which its interval does not tell from none"
     return "better" if (found.interval.estimate < 0) == goal.minimize else "worse"

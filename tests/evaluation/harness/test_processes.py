@@ -31,7 +31,8 @@ def workplace(tmp_path_factory):
 def command(folder, benchmark, name, *more):
     tasks, data = benchmark
     return (
-        "evaluate", ROOT / "gin/evaluate/benchmarks.gin", f"--gin.MODEL_DIR={folder / 'tiny'}", f"--gin.RUN_DIR={folder / name}",
+        "evaluate", ROOT / "gin/evaluate/benchmarks.gin",
+        f"--gin.MODEL_DIR={folder / 'tiny'}", f"--gin.RUN_DIR={folder / name}",
         "--gin.TASKS=('tiny_*', 'says_de')", f"--gin.HarnessConfig.task_dirs=('{tasks}',)", f"--gin.DATA_DIR={data}",
         "--gin.EngineConfig.slots=4", f"--gin.EvaluateConfig.compilation_cache='{folder / 'compiled'}'", *MESH, *more,
     )  # fmt: skip
