@@ -1,8 +1,9 @@
-"""Run under eight emulated devices by test_engine.py: one line of JSON for one device, then for each mesh."""
+"""Run under eight emulated devices by test_engine.py: one line of JSON for one device, then for each mesh that is named."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -33,7 +34,8 @@ def main() -> None:
         [*begin, 6],
         [*begin, 6],
     ]
-    for name, (devices, config) in MESHES.items():
+    for name in ("one", *sys.argv[1:]):
+        devices, config = MESHES[name]
         mesh = make_mesh(config, jax.devices()[:devices])
         with jax.set_mesh(mesh):
             model = Transformer(CONFIGS["cohere2"], rules=config.logical_axes)

@@ -210,13 +210,14 @@ def test_what_cannot_be_served_is_refused(shared, prompt, message):
         shared.submit(TokenRequest(prompt=prompt, sampling=GREEDY), print)
 
 
-def test_a_mesh_gives_the_tokens_of_one_device():
+@pytest.mark.parametrize("names", [("fsdp and tensor",), pytest.param(("tensor", "heads"), marks=pytest.mark.slow)])
+def test_a_mesh_gives_the_tokens_of_one_device(names):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.inference.emulated_engine"]
+    command = [sys.executable, "-m", "tests.inference.emulated_engine", *names]
     done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     one, *meshes = (json.loads(line) for line in done.stdout.splitlines())
-    assert len(meshes) == 3
+    assert [mesh["mesh"] for mesh in meshes] == list(names)
     for mesh in meshes:
         assert mesh["tokens"] == one["tokens"], mesh["mesh"]
         np.testing.assert_allclose(np.concatenate(mesh["log_probs"]), np.concatenate(one["log_probs"]), atol=2e-5)

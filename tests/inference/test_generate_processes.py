@@ -76,6 +76,7 @@ def test_one_killed_ends_the_other_and_the_same_command_goes_on(workplace):
     assert not partial.exists()
 
 
+@pytest.mark.slow
 def test_other_prompts_on_another_machine_are_refused(workplace):
     (workplace / "other.jsonl").write_text(json.dumps({"prompt": "other"}) + "\n")
     each = {1: [f"--gin.INPUT={workplace / 'other.jsonl'}"]}

@@ -17,7 +17,10 @@ MESHES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "meshes"), [("cohere2", MESHES), ("llama", MESHES[2:3])])
+@pytest.mark.parametrize(
+    ("name", "meshes"),
+    [("cohere2", MESHES[3:]), ("llama", MESHES[2:3]), pytest.param("cohere2", MESHES[:3], marks=pytest.mark.slow)],
+)
 def test_eight_devices_equal_one(name, meshes):
     """In a process of its own: the number of devices is fixed when JAX starts."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}

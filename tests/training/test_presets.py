@@ -27,7 +27,10 @@ def check_trains_as_one_device(block, presets):
         assert result["params"] < 1e-4, result
 
 
-@pytest.mark.parametrize(("block", "preset"), [("cohere2", "fsdp_context"), ("llama", "fsdp_tensor")])
+@pytest.mark.parametrize(
+    ("block", "preset"),
+    [("cohere2", "fsdp_context"), pytest.param("llama", "fsdp_tensor", marks=pytest.mark.slow)],
+)
 def test_a_preset_that_divides_layers_equals_one_device(block, preset):
     check_trains_as_one_device(block, (preset,))
 
