@@ -230,7 +230,8 @@ def test_the_best_recipe_gives_the_weights_that_were_measured(three, tmp_path, c
 KILLED = "import sys; from aya_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("grid", marks=SLOW), "evolution"])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["grid", "evolution"])
 def test_killed_it_goes_on_with_the_same_trials(strategy, three, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     bound = ["methods=('task_arithmetic','linear')", "weights=(0.3,1.0)"]

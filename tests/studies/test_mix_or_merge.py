@@ -264,6 +264,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_rows_to_the_table(workplace):
     out = workplace / "out"
     command = ["study", str(workplace / "study.gin"), f"--gin.RUN_DIR={out}", tuning.SEARCH]
