@@ -80,12 +80,12 @@ def test_other_rows_on_another_machine_are_refused(workplace):
 @pytest.mark.slow
 def test_a_training_run_of_two_processes_asks_on_the_way(workplace):
     folder, (tasks, data), _ = workplace
-    file = small_run.write_config(folder, small_run.write_stores(folder / "stores"), steps=4)
+    file = small_run.write_config(folder, small_run.write_stores(folder / "stores"), steps=8)
     text = INCLUDED.format(root=ROOT, tasks=tasks, data=data)
     file.write_text(file.read_text() + text + "EngineConfig.slots = 4\n")
     small_run.run("train", file, f"--gin.RUN_DIR={folder / 'one'}", *MESH, devices=4)
     process_pair.run("train", file, f"--gin.RUN_DIR={folder / 'two'}", *MESH, devices=2)
-    one, two = (read_samples(folder / name / "evaluations" / "step_4.json") for name in ("one", "two"))
+    one, two = (read_samples(folder / name / "evaluations" / "step_8.json") for name in ("one", "two"))
     assert [(s.id, s.prediction) for s in one] == [(s.id, s.prediction) for s in two]
     lines = (folder / "two" / "metrics.jsonl").read_text().splitlines()
-    assert sum(json.loads(line)["kind"] == "benchmarks" for line in lines) == 1
+    assert sum(json.loads(line)["kind"] == "benchmarks" for line in lines) == 2
