@@ -9,6 +9,7 @@ from typing import ClassVar
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.evaluation.contamination.config import ContaminationConfig
 from aya_jax.evaluation.include.config import IncludeConfig
+from aya_jax.evaluation.measure_config import MeasureConfig
 from aya_jax.evaluation.profile.config import BiasConfig, ProfileConfig
 from aya_jax.inference.config import EngineConfig, SamplingConfig
 from aya_jax.models.config import PrecisionConfig
@@ -18,7 +19,7 @@ from aya_jax.training.config import HookConfig
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class HeldOutConfig:
+class HeldOutConfig(MeasureConfig):
     """Loss and bits per byte on held-out text, document by document.
 
     Attributes:
@@ -31,8 +32,6 @@ class HeldOutConfig:
     """
 
     RUN: ClassVar[str] = "aya_jax.evaluation.held_out:run"
-    TOGETHER: ClassVar[bool] = True
-    NEEDS_MODEL: ClassVar[bool] = True
 
     tasks: tuple[str, ...] = ("*",)
     store_dir: str | None = None
@@ -79,7 +78,7 @@ class TranslationConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class HarnessConfig:
+class HarnessConfig(MeasureConfig):
     """Benchmarks as lm-evaluation-harness defines them, in this process.
 
     Attributes:
@@ -101,8 +100,6 @@ class HarnessConfig:
     """
 
     RUN: ClassVar[str] = "aya_jax.evaluation.harness.benchmarks:run"
-    TOGETHER: ClassVar[bool] = True
-    NEEDS_MODEL: ClassVar[bool] = True
 
     tasks: tuple[str, ...]
     data_dir: str | None = None
@@ -140,7 +137,7 @@ class HarnessConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class CodeConfig:
+class CodeConfig(MeasureConfig):
     """Programs that a model writes, run in a sandbox against the tests of HumanEval and MBPP (docs/evaluate_code.md).
 
     Attributes:
@@ -159,8 +156,6 @@ class CodeConfig:
     """
 
     RUN: ClassVar[str] = "aya_jax.evaluation.code.programs:run"
-    TOGETHER: ClassVar[bool] = True
-    NEEDS_MODEL: ClassVar[bool] = True
 
     benchmarks: tuple[str, ...] = ("humaneval", "mbpp")
     data_dir: str
@@ -218,7 +213,7 @@ class BenchmarkHookConfig(HookConfig):
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Root of `aya evaluate`: one measurement, of one model where what is measured `NEEDS_MODEL`.
+    """Root of `aya evaluate`: one measurement, of one model where what is measured `needs_model`.
 
     Attributes:
       model_dir: a run directory of `aya train`, one of its checkpoints, a converted model, or a Hugging Face directory; bind
@@ -262,11 +257,11 @@ class EvaluateConfig:
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, and what is missing for what is measured."""
-        if self.measure.NEEDS_MODEL and not self.model_dir:
+        if self.measure.needs_model and not self.model_dir:
             yield Problem("model_dir", "a trained model: add --gin.MODEL_DIR=...")
-        if not self.measure.NEEDS_MODEL and not self.run_dir:
+        if not self.measure.needs_model and not self.run_dir:
             yield Problem("run_dir", "where the results go, as there is no model's directory: add --gin.RUN_DIR=...")
-        if not self.measure.NEEDS_MODEL and self.model_dir:
+        if not self.measure.needs_model and self.model_dir:
             yield Problem("model_dir", "None: what is measured here are texts that there are")
         if not self.name or "/" in self.name:
             yield Problem("name", "a file name without folders")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from aya_jax.config import Resolved, UserError
 from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.evaluation.subject import Setting
 from aya_jax.interop.model_dir import ModelDir, find_model, trained_with
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.models.transformer import Transformer
@@ -31,7 +32,7 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
       UserError: no model, or what the measurement needs is missing.
     """
     config, console = resolved.config, make_console(quiet=jax.process_index() != 0)
-    if not config.measure.NEEDS_MODEL:
+    if not config.measure.needs_model:
         run_on_texts(resolved, console)
         return
     use_compilation_cache(config.compilation_cache)
@@ -43,7 +44,7 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
     model = Transformer(found.config, precision, config.mesh.logical_axes)
     file = results_file(config, found)
     with needing_harness():
-        _load(config.measure.RUN)(resolved, found, model, mesh, file, console)
+        _load(config.measure.RUN)(Setting(resolved, found, model, mesh, file, console))
 
 
 def run_on_texts(resolved: Resolved[EvaluateConfig], console: Console) -> None:

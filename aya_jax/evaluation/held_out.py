@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from aya_jax.config import Resolved, UserError
+from aya_jax.config import UserError
 from aya_jax.config.files import write_atomic
 from aya_jax.data.batches import validation_batches
 from aya_jax.data.config import DataConfig, MixtureConfig
 from aya_jax.data.store import TokenStore
-from aya_jax.evaluation.config import EvaluateConfig, HeldOutConfig
+from aya_jax.evaluation.config import HeldOutConfig
 from aya_jax.interop.model_dir import ModelDir, load_params, trained_with, vocabulary_info
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
@@ -39,6 +39,9 @@ from aya_jax.training.validation import (
     make_score,
     score_batches,
 )
+
+if TYPE_CHECKING:
+    from aya_jax.evaluation.subject import Setting
 
 _LENGTH, _BATCH = 2048, 8  # of a model without a training run
 
@@ -75,27 +78,13 @@ class Sample:
         return HeldOut(self.nll, self.tokens, self.bytes, self.entropy, self.correct)
 
 
-def run(
-    resolved: Resolved[EvaluateConfig],
-    found: ModelDir,
-    model: Transformer,
-    mesh: Mesh,
-    file: Path,
-    console: Console,
-) -> None:
-    """Writes `<file>` and `<its stem>.samples.jsonl`; both stand if they are there for the same weights and text.
-
-    Args:
-      resolved: what is asked for.
-      found: the model.
-      model: its shape, as it is run.
-      mesh: what rows are divided over.
-      file: of the summary.
-      console: for progress and the table.
+def run(setting: Setting) -> None:
+    """Writes the summary and its records; both stand if they are there for the same weights and text.
 
     Raises:
       UserError: no held-out documents, or stores of another tokenizer.
     """
+    resolved, found, model, mesh = setting.resolved, setting.found, setting.model, setting.mesh
     measured, trained = resolved.config.measure, trained_with(found)
     with jax.set_mesh(mesh):
         data, tasks = held_out_data(measured, resolved.config.mesh, found, trained and trained.data, mesh)
@@ -107,14 +96,14 @@ def run(
             "fingerprint": resolved.fingerprint,
             "stores": {task: held_out_store(data.store_dir, task).manifest.digest for task in tasks},
         }
-        if agree("done" if is_done(file, heading) else None):
-            console.print(f"{file} is there for these weights.")
+        if agree("done" if is_done(setting.file, heading) else None):
+            setting.console.print(f"{setting.file} is there for these weights.")
         else:
-            samples = measure(data, tasks, measured.max_tokens, model, params, mesh, console)
+            samples = measure(data, tasks, measured.max_tokens, model, params, mesh, setting.console)
             if jax.process_index() == 0:
-                write(file, heading, samples)
+                write(setting.file, heading, samples)
     if jax.process_index() == 0:
-        show(console, json.loads(file.read_text(encoding="utf-8")))
+        show(setting.console, json.loads(setting.file.read_text(encoding="utf-8")))
 
 
 def write(file: Path, heading: Mapping[str, Any], samples: Iterable[Sample]) -> None:

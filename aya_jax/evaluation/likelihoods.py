@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aya_jax.evaluation.answers import Answers, question
-from aya_jax.evaluation.harness.scoring import Continuation, Likelihood
+from aya_jax.evaluation.scoring import Continuation, Likelihood
 
 Score = Callable[[Sequence[Continuation], Callable[[dict[int, Likelihood]], None]], None]
 """What computes them and hands them over by their numbers, as they come: `Scorer.score` with the parameters bound."""

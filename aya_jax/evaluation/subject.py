@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,19 @@ from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.evaluation.held_out import weights_digest
-from aya_jax.evaluation.results import read_summary
+from aya_jax.evaluation.results import Sample, read_summary, write
 from aya_jax.inference.config import EngineConfig
 from aya_jax.inference.engine import Engine
 from aya_jax.inference.local import LocalGenerator
 from aya_jax.interop.model_dir import ModelDir, load_params
 from aya_jax.models.transformer import Transformer
-from aya_jax.parallel.distributed import agree_on
+from aya_jax.parallel.distributed import agree_on, check_same
 from aya_jax.training.state import abstract_params
 
 ANSWERS = "answers"
+_NAMES = ("model", "name")  # in a heading, what a person calls things: no part of the question
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Ask = Callable[[Answers], tuple[Mapping[str, Any], Sequence[Sample]]]
 
 
 class Subject:
@@ -106,13 +109,60 @@ class Subject:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a measurement of a model is given.
+
+    Attributes:
+      resolved: what is asked for.
+      found: the model.
+      model: its shape, as it is run.
+      mesh: what the work is divided over.
+      file: of the summary.
+      console: for progress and tables.
+    """
+
+    resolved: Resolved[EvaluateConfig]
+    found: ModelDir
+    model: Transformer
+    mesh: Mesh
+    file: Path
+    console: Console
+
+    def subject(self, *, chat: bool) -> Subject:
+        """As `Subject`."""
+        return Subject(self.found, self.model, self.mesh, chat=chat)
+
+    def summary(self, subject: Subject, ask: Ask, **heading: Any) -> dict[str, Any]:
+        """The summary, from its file where it is there for the same weights and question, and else asked for and written
+        there with its records. Every process must call it.
+
+        Args:
+          subject: the model.
+          ask: measures, with what the model has answered already, which grows: what is found, and the records.
+          heading: what the question is besides the configuration, such as digests of files.
+
+        Raises:
+          UserError: another process has other weights or another question; what `ask` raises.
+        """
+        about = subject.heading(self.resolved, **heading)
+        same = {name: value for name, value in about.items() if name not in _NAMES}
+        check_same(json.dumps(same, sort_keys=True), "another model, other settings or other files")
+        known = known_summary(self.file, about, self.console)
+        if known is not None:
+            return known
+        with subject.answers(self.file, self.console) as answers:
+            found, samples = ask(answers)
+        return write(self.file, {**about, **found}, samples, first=jax.process_index() == 0)
+
+
 def known_summary(
     file: Path, heading: dict[str, Any], console: Console, *, of: str = "weights"
 ) -> dict[str, Any] | None:
     """The summary that is there, if it answers the same question about the same weights (or what else it is `of`); every
     process must call it."""
     known = agree_on(read_summary(file) if jax.process_index() == 0 else None)
-    if known and all(known.get(name) == value for name, value in heading.items() if name not in ("model", "name")):
+    if known and all(known.get(name) == value for name, value in heading.items() if name not in _NAMES):
         console.print(f"{file} is there for these {of}.")
         return known
     return None

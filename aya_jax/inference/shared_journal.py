@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 
-from aya_jax.config import UserError
 from aya_jax.inference.journal import Journal
-from aya_jax.parallel.distributed import agree, agree_on
+from aya_jax.parallel.distributed import agree, agree_on, check_same
 
 
 class SharedJournal:
@@ -29,11 +28,7 @@ class SharedJournal:
         """
         self._own = Journal(output, question) if jax.process_index() == 0 else None
         self.path = Path(f"{output}.partial")
-        if agree(question) != question:
-            raise UserError(
-                f"{output}: process {jax.process_index()} has other prompts or another model than process 0: the files of a "
-                "run are the same on all machines"
-            )
+        check_same(question, "other prompts or another model")
         self._done = set(agree_on(sorted(self._own.done) if self._own else []))
         begun = agree_on(list(self._own.begun.items()) if self._own else [])
         self.begun: dict[int, dict[str, Any]] = dict(begun)

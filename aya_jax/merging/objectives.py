@@ -18,10 +18,10 @@ from rich.console import Console
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
 from aya_jax.evaluation import held_out
-from aya_jax.evaluation.harness.scoring import Continuation, Scorer
 from aya_jax.evaluation.judging.implicit import continuation
 from aya_jax.evaluation.judging.judge import Judged
 from aya_jax.evaluation.rows import read_rows
+from aya_jax.evaluation.scoring import Continuation, Scorer
 from aya_jax.inference.engine import Engine
 from aya_jax.inference.local import LocalGenerator
 from aya_jax.interop.model_dir import ModelDir, trained_with

@@ -127,6 +127,22 @@ def agree_on(value: Any) -> Any:
     return json.loads(agree(json.dumps(value)))
 
 
+def check_same(own: str, what: str) -> None:
+    """Refuses what is another thing on this process than on process 0. Every process must call it.
+
+    Args:
+      own: what this process has.
+      what: it is, with "other" before it.
+
+    Raises:
+      UserError: on the processes where it differs.
+    """
+    if agree(own) != own:
+        raise UserError(
+            f"process {jax.process_index()} has {what} than process 0: the files of a run are the same on all machines"
+        )
+
+
 def whole(array: jax.Array) -> np.ndarray:
     """All of an array on the host, whichever processes its parts lie in. Every process must call it."""
     if array.is_fully_addressable:

@@ -10,12 +10,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
-from jax.sharding import Mesh
-from rich.console import Console
 
-from aya_jax.config import Resolved
 from aya_jax.data.chat import Message
 from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.code.pass_at_k import pass_at_k
@@ -27,49 +25,35 @@ from aya_jax.evaluation.code.problems import (
     mbpp_test_split,
 )
 from aya_jax.evaluation.code.sandbox import Limits, check_protection, run_programs
-from aya_jax.evaluation.config import CodeConfig, EvaluateConfig
-from aya_jax.evaluation.results import Sample, write
-from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
+from aya_jax.evaluation.config import CodeConfig
+from aya_jax.evaluation.results import Sample
+from aya_jax.evaluation.subject import Setting, Subject, Track, tracker
 from aya_jax.evaluation.tables import show
 from aya_jax.evaluation.writing import write_texts
 from aya_jax.inference.protocol import Prompt, Request
-from aya_jax.interop.model_dir import ModelDir
-from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.distributed import agree_on
 
 _AT_A_TIME = 64  # problems whose programs are run between two looks at the progress
 
 
-def run(
-    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
-) -> None:
-    """Writes `<file>` and its records, and prints pass@k.
-
-    Args:
-      resolved: what is asked for.
-      found: the model.
-      model: its shape, as it is run.
-      mesh: what the work is divided over.
-      file: of the summary.
-      console: for progress and the table.
+def run(setting: Setting) -> None:
+    """Writes the summary and its records, and prints pass@k.
 
     Raises:
       UserError: the problems are not there, or this machine cannot hold a program back: then none is run.
     """
-    config = resolved.config.measure
+    config = setting.resolved.config.measure
     check_protection()
     problems = load(config)
-    subject = Subject(found, model, mesh, chat=config.chat)
-    heading = subject.heading(resolved, harness=None, limit=config.limit)
-    summary = known_summary(file, heading, console)
-    if summary is None:
-        with subject.answers(file, console) as answers:
-            written = write_programs(config, problems, subject, answers, tracker(console))
+    subject, console = setting.subject(chat=config.chat), setting.console
+
+    def measure(answers: Answers) -> tuple[dict[str, Any], list[Sample]]:
+        written = write_programs(config, problems, subject, answers, tracker(console))
         samples = judge(config, problems, written, tracker(console))
         ends = Counter(end for sample in samples for end in sample.doc["ends"])
-        summary = write(
-            file, heading | {"programs_ended": dict(sorted(ends.items()))}, samples, first=jax.process_index() == 0
-        )
+        return {"programs_ended": dict(sorted(ends.items()))}, samples
+
+    summary = setting.summary(subject, measure, harness=None, limit=config.limit)
     show(console, summary)
     ended = ", ".join(f"{name} {count:,}" for name, count in summary["programs_ended"].items())
     console.print(f"Programs: {ended}.", highlight=False)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from aya_jax.config.registry import Problem, configurable
+from aya_jax.evaluation.measure_config import MeasureConfig
 
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class ContaminationConfig:
+class ContaminationConfig(MeasureConfig):
     """Overlap of evaluation rows with token stores: n-grams of the rows that occur in a training document.
 
     Attributes:
@@ -30,7 +31,6 @@ class ContaminationConfig:
 
     RUN_ON_TEXTS: ClassVar[str] = "aya_jax.evaluation.contamination.run:run"
     TOGETHER: ClassVar[bool] = False
-    NEEDS_MODEL: ClassVar[bool] = False
 
     store_dir: str
     stores: tuple[str, ...] = ("*",)

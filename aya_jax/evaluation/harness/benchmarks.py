@@ -8,69 +8,54 @@ import numbers
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
 import lm_eval
-from jax.sharding import Mesh
 from lm_eval.api.task import ConfigurableTask
 from rich.console import Console
 
-from aya_jax.config import Resolved, UserError
+from aya_jax.config import UserError
 from aya_jax.config.errors import did_you_mean, near_names
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.answers import Answers
-from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
+from aya_jax.evaluation.config import HarnessConfig
 from aya_jax.evaluation.harness.analyse import analyse
 from aya_jax.evaluation.harness.language_model import HarnessModel, Score
 from aya_jax.evaluation.harness.local_data import MissingRows, reading_from
 from aya_jax.evaluation.harness.names import describe, item_name
 from aya_jax.evaluation.harness.own_tasks import own_tasks
-from aya_jax.evaluation.harness.scoring import Scorer
 from aya_jax.evaluation.harness.task_index import TaskIndex
 from aya_jax.evaluation.harness.translations import TranslationScorer
-from aya_jax.evaluation.results import Sample, plain, write
-from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
+from aya_jax.evaluation.results import Sample, plain
+from aya_jax.evaluation.scoring import Scorer
+from aya_jax.evaluation.subject import Setting, Subject, Track, tracker
 from aya_jax.evaluation.tables import show
 from aya_jax.inference.protocol import Generator
-from aya_jax.interop.model_dir import ModelDir
-from aya_jax.models.transformer import Transformer
 
 
-def run(
-    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
-) -> None:
-    """Writes `<file>` and its samples, and prints the means.
+def run(setting: Setting) -> None:
+    """Writes the summary and its samples, and prints the means.
 
     Answers that the model has given stand in `answers/` beside the file, by the digest of its weights: what was killed goes on
     where it was, and a question is not put twice.
 
-    Args:
-      resolved: what is asked for.
-      found: the model.
-      model: its shape, as it is run.
-      mesh: what the work is divided over.
-      file: of the summary.
-      console: for progress and the table.
-
     Raises:
       UserError: the model has no tokenizer, a task is unknown, or its rows are not to be had.
     """
-    config = resolved.config.measure
-    subject = Subject(found, model, mesh, chat=config.chat)
+    config = setting.resolved.config.measure
+    subject, console = setting.subject(chat=config.chat), setting.console
     tasks = load_tasks(config, console.print)
-    heading = subject.heading(resolved, harness=version("lm_eval"), limit=config.limit, tasks=sorted(tasks))
-    summary = known_summary(file, heading, console)
-    if summary is None:
+
+    def ask(answers: Answers) -> tuple[dict[str, Any], list[Sample]]:
         first = jax.process_index() == 0
         translations = TranslationScorer(config.translation, tasks.values() if first else (), console.print)
-        with subject.answers(file, console) as answers:
-            samples, reported = evaluate(config, tasks, subject, answers, console)
-            samples, of_corpora = translations.score(samples, answers, tracker(console))
-        more = {"reported_by_harness": reported, **of_corpora} | analyse(samples)
-        summary = write(file, heading | more, samples, first=first)
-    show(console, summary)
+        samples, reported = evaluate(config, tasks, subject, answers, console)
+        samples, of_corpora = translations.score(samples, answers, tracker(console))
+        return {"reported_by_harness": reported, **of_corpora} | analyse(samples), samples
+
+    about = {"harness": version("lm_eval"), "limit": config.limit, "tasks": sorted(tasks)}
+    show(console, setting.summary(subject, ask, **about))
 
 
 def load_tasks(config: HarnessConfig, say: Callable[[str], None]) -> dict[str, Any]:

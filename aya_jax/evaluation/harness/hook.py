@@ -17,9 +17,9 @@ import jax
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.config import BenchmarkHookConfig
 from aya_jax.evaluation.harness.benchmarks import ask_all, load_tasks
-from aya_jax.evaluation.harness.scoring import Scorer
 from aya_jax.evaluation.held_out import weights_digest
 from aya_jax.evaluation.results import write
+from aya_jax.evaluation.scoring import Scorer
 from aya_jax.inference.engine import Engine
 from aya_jax.inference.local import LocalGenerator
 from aya_jax.training.hooks import Setting

@@ -22,12 +22,12 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
 from aya_jax.evaluation.answers import Answers, question
-from aya_jax.evaluation.harness.scoring import Continuation, Likelihood
 from aya_jax.evaluation.likelihoods import Score, known_or_scored, likelihood_keys
+from aya_jax.evaluation.scoring import Continuation, Likelihood
 from aya_jax.evaluation.subject import Track
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import FailedResponse, Generator, Request
-from aya_jax.parallel.distributed import agree, process_info
+from aya_jax.parallel.distributed import check_same
 
 _PASSED_ON = {"temperature": float, "top_p": float, "top_k": int, "repetition_penalty": float, "min_p": float}
 _IGNORED = {"do_sample", "num_beams", "use_cache"}
@@ -137,7 +137,7 @@ class HarnessModel(TemplateLM):
         return sums
 
     def _likelihoods(self, asked: Sequence[Continuation]) -> list[Likelihood]:
-        _check_same(likelihood_keys(asked, self._max_length))
+        check_same(question(*likelihood_keys(asked, self._max_length)), "other questions")
         with self._track("log-probabilities", len(asked)) as advance:
             return known_or_scored(asked, self._score, self._answers, max_length=self._max_length, advance=advance)
 
@@ -163,7 +163,7 @@ class HarnessModel(TemplateLM):
             keys.append(key)
             if self._answers.get(key) is None:
                 wanted[key] = Request(id=key, prompt=prompt, sampling=sampling)
-        _check_same(keys)
+        check_same(question(*keys), "other questions")
         with self._track("answers", len(wanted)) as advance:
             if wanted:
                 longest = max(len(r.prompt) + r.sampling.max_tokens for r in wanted.values())
@@ -191,19 +191,6 @@ class HarnessModel(TemplateLM):
         ends = {"stop": stop, "stop_ids": self._stop_ids, "ignore_stop_tokens": True}
         sampling = SamplingConfig(max_tokens=most, seed=self._seed, **ends, **how)
         return tuple(self.tok_encode(context)[-room:]), sampling
-
-
-def _check_same(keys: Sequence[str]) -> None:
-    """Every process must call it.
-
-    Raises:
-      UserError: this process asks something else than process 0.
-    """
-    own = question(*keys)
-    if agree(own) != own:
-        raise UserError(
-            f"process {process_info().index} has other questions than process 0: give all of them the same rows and task files"
-        )
 
 
 def _texts(generator: Generator, requests: Iterable[Request]) -> Iterator[tuple[str, str]]:

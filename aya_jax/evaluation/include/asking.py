@@ -8,11 +8,11 @@ from typing import NamedTuple, cast
 
 from aya_jax.data.chat import Message
 from aya_jax.evaluation.answers import Answers, question
-from aya_jax.evaluation.harness.scoring import Continuation, Likelihood, Scorer
 from aya_jax.evaluation.include.config import IncludeConfig
 from aya_jax.evaluation.include.prompts import LETTERS, Question, Style, has_words, prompt
 from aya_jax.evaluation.include.rows import Exams
 from aya_jax.evaluation.likelihoods import known_or_scored
+from aya_jax.evaluation.scoring import Continuation, Likelihood, Scorer
 from aya_jax.evaluation.subject import Subject, Track
 from aya_jax.evaluation.writing import write_texts
 from aya_jax.inference.config import SamplingConfig

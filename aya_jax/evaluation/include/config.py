@@ -11,6 +11,7 @@ from aya_jax.config.registry import Problem, configurable
 from aya_jax.evaluation.include.languages import unknown
 from aya_jax.evaluation.include.prompts import STYLES
 from aya_jax.evaluation.languages import NAMES
+from aya_jax.evaluation.measure_config import MeasureConfig
 from aya_jax.inference.config import EngineConfig
 
 PROTOCOLS = ("few_shot", "reasoning", "likelihood")
@@ -18,7 +19,7 @@ PROTOCOLS = ("few_shot", "reasoning", "likelihood")
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class IncludeConfig:
+class IncludeConfig(MeasureConfig):
     """INCLUDE's exams (2411.19799) in its four prompt styles, by what a model writes or by the likeliest letter.
 
     Attributes:
@@ -42,8 +43,6 @@ class IncludeConfig:
     """
 
     RUN: ClassVar[str] = "aya_jax.evaluation.include.run:run"
-    TOGETHER: ClassVar[bool] = True
-    NEEDS_MODEL: ClassVar[bool] = True
 
     languages: tuple[str, ...] = ("*",)
     styles: tuple[str, ...] = STYLES

@@ -11,61 +11,45 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
-import jax
-from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from aya_jax.config import Resolved, UserError
-from aya_jax.evaluation.config import EvaluateConfig
+from aya_jax.config import UserError
+from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.include.asking import Answered, Form, Prompts, asked_in, forms, likelihoods, written
 from aya_jax.evaluation.include.config import PROTOCOLS, IncludeConfig
 from aya_jax.evaluation.include.languages import LANGUAGES
 from aya_jax.evaluation.include.prompts import Style, prompt
 from aya_jax.evaluation.include.rows import Exams, load
 from aya_jax.evaluation.include.scores import parse_answer, score_choices, splits, summarize
-from aya_jax.evaluation.results import Sample, plain, write
-from aya_jax.evaluation.subject import Subject, known_summary, tracker
-from aya_jax.interop.model_dir import ModelDir
-from aya_jax.models.transformer import Transformer
+from aya_jax.evaluation.results import Sample, plain
+from aya_jax.evaluation.subject import Setting, Subject, tracker
 
 _SHOWN = ("language", "regional", "regional_feature", "domain", "level", "training")
 
 
-def run(
-    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
-) -> None:
-    """Writes `<file>` and its records, and prints the accuracies.
-
-    Args:
-      resolved: what is asked for.
-      found: the model.
-      model: its shape, as it is run.
-      mesh: what the work is divided over.
-      file: of the summary.
-      console: for progress and the tables.
+def run(setting: Setting) -> None:
+    """Writes the summary and its records, and prints the accuracies.
 
     Raises:
       UserError: rows are missing or damaged, or the model has no tokenizer.
     """
-    config = cast(IncludeConfig, resolved.config.measure)
+    config = cast(IncludeConfig, setting.resolved.config.measure)
     exams = load(config)
-    _say_what_is_left_out(config, exams, console)
-    subject = Subject(found, model, mesh, chat=config.chat)
+    _say_what_is_left_out(config, exams, setting.console)
+    subject = setting.subject(chat=config.chat)
     _check_room(config, subject)
-    heading = subject.heading(resolved, harness=None, limit=config.limit, rows=_digest(exams))
-    summary = known_summary(file, heading, console)
-    if summary is None:
+
+    def ask(answers: Answers) -> tuple[dict[str, Any], list[Sample]]:
         prompts = Prompts(config, subject)
-        with subject.answers(file, console) as answers:
-            given = (config, exams, subject, prompts, answers, tracker(console))
-            answered = [*written(*given), *likelihoods(*given)]
+        given = (config, exams, subject, prompts, answers, tracker(setting.console))
+        answered = [*written(*given), *likelihoods(*given)]
         more = {"shortened": dataclasses.asdict(prompts.shortened), "include": scores(config, answered)}
-        summary = write(file, heading | more, records(config, answered), first=jax.process_index() == 0)
-    show(console, summary)
+        return more, records(config, answered)
+
+    show(setting.console, setting.summary(subject, ask, harness=None, limit=config.limit, rows=_digest(exams)))
 
 
 def records(config: IncludeConfig, answered: Iterable[tuple[Form, Answered]]) -> list[Sample]:

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
-from aya_jax.evaluation.harness.scoring import Continuation, Scorer
 from aya_jax.evaluation.judging.config import ImplicitRewardConfig
 from aya_jax.evaluation.judging.judge import Judged, RewardFunction
 from aya_jax.evaluation.likelihoods import known_or_scored
+from aya_jax.evaluation.scoring import Continuation, Scorer
 from aya_jax.evaluation.subject import Subject
 from aya_jax.interop.model_dir import ModelDir, find_model, trained_with
 from aya_jax.models.config import PrecisionConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from aya_jax.config import Resolved, UserError
+from aya_jax.config import Resolved
 from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.judging import config as kinds
 from aya_jax.evaluation.judging import tables
@@ -47,7 +47,7 @@ def run(resolved: Resolved[JudgeConfig]) -> None:
       UserError: a file is wrong or an answer missing, the judge is not to be had, or processes have other files.
     """
     from aya_jax.evaluation.subject import known_summary
-    from aya_jax.parallel.distributed import process_info
+    from aya_jax.parallel.distributed import check_same, process_info
 
     config, first = resolved.config, process_info().index == 0
     console = Console(quiet=not first)
@@ -65,25 +65,13 @@ def run(resolved: Resolved[JudgeConfig]) -> None:
         "limit": None,
         "harness": None,
     }
-    _check_same(heading)
+    check_same(json.dumps(heading, sort_keys=True), "other files to judge, or another judge,")
     summary = known_summary(file, heading, console, of="files and this judge")
     if summary is None:
         with _sitting(config, file, work.calls, console) as sitting:
             found, samples = work.ask(sitting)
         summary = write(file, heading | plain(found), samples, first=first)
     tables.show(console, summary)
-
-
-def _check_same(heading: Mapping[str, Any]) -> None:
-    """Refuses files or weights that are others on some machine of a run; every process must call it."""
-    from aya_jax.parallel.distributed import agree, process_info
-
-    own = json.dumps(heading, sort_keys=True)
-    if agree(own) != own:
-        raise UserError(
-            f"process {process_info().index} has other files to judge, or another judge, than process 0: the files of a run "
-            "are the same on all machines"
-        )
 
 
 def identity(config: JudgeConfig) -> str:

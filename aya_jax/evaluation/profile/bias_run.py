@@ -12,30 +12,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
-from jax.sharding import Mesh
 from lm_eval.api.instance import Instance
 from rich.console import Console
 from rich.table import Table
 
-from aya_jax.config import Resolved
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.analyses.resampling import Bootstrap
 from aya_jax.evaluation.answers import Answers
-from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.evaluation.harness.language_model import HarnessModel, Score
-from aya_jax.evaluation.harness.scoring import Scorer
 from aya_jax.evaluation.profile.bias import bbq_scores, by_group, crows_scores, likeliest, stereoset_scores
 from aya_jax.evaluation.profile.bias_files import Item, group, load_items
 from aya_jax.evaluation.profile.bias_items import BbqItem, StereoSetItem
-from aya_jax.evaluation.results import Sample, plain, write
-from aya_jax.evaluation.subject import Subject, Track, known_summary, tracker
+from aya_jax.evaluation.results import Sample, plain
+from aya_jax.evaluation.scoring import Scorer
+from aya_jax.evaluation.subject import Setting, Track, tracker
 from aya_jax.inference.prompts import digest
-from aya_jax.interop.model_dir import ModelDir
-from aya_jax.models.transformer import Transformer
 
 LANGUAGE = "en"
 UNITS = {"acc": "%", "bias": "%", "prefers_stereotype": "%", "related": "%"}
@@ -43,46 +36,35 @@ _NOT_SHOWN = ("ambiguous_answered", "disambiguated_answered", "neutral")  # on t
 _TITLES = {"bbq": "BBQ", "stereoset": "StereoSet", "crows_pairs": "CrowS-Pairs"}
 
 
-def run(
-    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
-) -> None:
-    """Writes `<file>` and its records, and prints the scores by group.
-
-    Args:
-      resolved: what is asked for.
-      found: the model.
-      model: its shape, as it is run.
-      mesh: what the work is divided over.
-      file: of the summary.
-      console: for progress and the tables.
+def run(setting: Setting) -> None:
+    """Writes the summary and its records, and prints the scores by group.
 
     Raises:
       UserError: the model has no tokenizer, or a benchmark's files are missing or damaged.
     """
-    config = resolved.config.measure
+    config = setting.resolved.config.measure
     loaded = {name: load_items(name, config.data_dir, config.limit) for name in config.benchmarks}
     items = {name: part.items for name, part in loaded.items()}
     digests = {path.name: digest(path) for part in loaded.values() for path in part.files}
     left_out = {name: part.left_out for name, part in loaded.items() if part.left_out}
-    subject = Subject(found, model, mesh, chat=False)
-    heading = subject.heading(resolved, harness=None, limit=config.limit, files=digests, units=UNITS, left_out=left_out)
-    summary = known_summary(file, heading, console)
-    if summary is None:
+    subject = setting.subject(chat=False)
+
+    def measure(answers: Answers) -> tuple[dict[str, Any], list[Sample]]:
         max_length = subject.max_length(config.max_length)
-        scorer = Scorer(model, mesh, max_length=max_length, batch_tokens=config.batch_tokens)
-        with subject.answers(file, console) as answers:
-            scores = ask(
-                items,
-                lambda asked, answer: scorer.score(subject.params(), asked, answer),
-                subject.tokenizer,
-                answers,
-                tracker(console),
-                max_length,
-            )
-        samples = [sample for name, found_items in items.items() for sample in records(name, found_items, scores[name])]
-        bias = {name: plain(summarize(found_items, scores[name])) for name, found_items in items.items()}
-        summary = write(file, heading | {"bias": bias}, samples, first=jax.process_index() == 0)
-    show(console, summary)
+        scorer = Scorer(subject.model, subject.mesh, max_length=max_length, batch_tokens=config.batch_tokens)
+        scores = ask(
+            items,
+            lambda asked, answer: scorer.score(subject.params(), asked, answer),
+            subject.tokenizer,
+            answers,
+            tracker(setting.console),
+            max_length,
+        )
+        samples = [sample for name, found in items.items() for sample in records(name, found, scores[name])]
+        return {"bias": {name: plain(summarize(found, scores[name])) for name, found in items.items()}}, samples
+
+    about = {"harness": None, "limit": config.limit, "files": digests, "units": UNITS, "left_out": left_out}
+    show(setting.console, setting.summary(subject, measure, **about))
 
 
 def ask(

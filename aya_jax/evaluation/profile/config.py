@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from aya_jax.config.registry import Problem, configurable
+from aya_jax.evaluation.measure_config import MeasureConfig
 from aya_jax.inference.config import EngineConfig, SamplingConfig
 
 BIAS_BENCHMARKS = ("bbq", "stereoset", "crows_pairs")
@@ -14,7 +15,7 @@ BIAS_BENCHMARKS = ("bbq", "stereoset", "crows_pairs")
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class ProfileConfig:
+class ProfileConfig(MeasureConfig):
     """How a model writes, and how toxic it is: of answers to prompts, or of answers that there are (docs/evaluate_profile.md).
 
     Attributes:
@@ -51,7 +52,7 @@ class ProfileConfig:
     engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
 
     @property
-    def NEEDS_MODEL(self) -> bool:
+    def needs_model(self) -> bool:
         """Whether a model has to write the answers."""
         return self.answers is None
 
@@ -86,7 +87,7 @@ class ProfileConfig:
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
-class BiasConfig:
+class BiasConfig(MeasureConfig):
     """Social bias by BBQ, StereoSet and CrowS-Pairs, from log-probabilities (docs/evaluate_profile.md).
 
     Attributes:
@@ -99,8 +100,6 @@ class BiasConfig:
     """
 
     RUN: ClassVar[str] = "aya_jax.evaluation.profile.bias_run:run"
-    TOGETHER: ClassVar[bool] = True
-    NEEDS_MODEL: ClassVar[bool] = True
 
     benchmarks: tuple[str, ...] = BIAS_BENCHMARKS
     data_dir: str

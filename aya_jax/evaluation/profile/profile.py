@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
@@ -27,10 +26,8 @@ from aya_jax.evaluation.profile.config import ProfileConfig
 from aya_jax.evaluation.profile.text_metrics import METRICS, text_profile
 from aya_jax.evaluation.profile.toxicity import Scorer, find_scorer, lexicon_scorer, score_answers, toxicity_metrics
 from aya_jax.evaluation.results import Sample, plain, write
-from aya_jax.evaluation.subject import ANSWERS, Subject, known_summary, tracker
+from aya_jax.evaluation.subject import ANSWERS, Setting, known_summary, tracker
 from aya_jax.inference.prompts import digest
-from aya_jax.interop.model_dir import ModelDir
-from aya_jax.models.transformer import Transformer
 
 FAMILY = "profile"
 UNITS = {
@@ -49,32 +46,22 @@ UNITS = {
 _NOT_SHOWN = ("bytes", "distinct_words", "words_per_sentence")  # on the terminal, for room
 
 
-def run(
-    resolved: Resolved[EvaluateConfig], found: ModelDir, model: Transformer, mesh: Mesh, file: Path, console: Console
-) -> None:
-    """Has the model answer the prompts, writes `<file>` and its records, and prints the profile.
-
-    Args:
-      resolved: what is asked for.
-      found: the model.
-      model: its shape, as it is run.
-      mesh: what the work is divided over.
-      file: of the summary.
-      console: for progress and the table.
+def run(setting: Setting) -> None:
+    """Has the model answer the prompts, writes the summary and its records, and prints the profile.
 
     Raises:
       UserError: a prompt is wrong or does not fit the model, or the scorer fails.
     """
-    config = resolved.config.measure
+    config = setting.resolved.config.measure
     scorer = _scorer(config)
-    subject = Subject(found, model, mesh, chat=config.chat)
-    heading = subject.heading(resolved, harness=None, limit=config.limit, files=_digests(config))
-    summary = known_summary(file, heading, console)
-    if summary is None:
-        with subject.answers(file, console) as answers:
-            answered = ask(config, subject, answers, tracker(console))
-        summary = _write(config, heading, answered, scorer, file, console)
-    show(console, summary)
+    subject = setting.subject(chat=config.chat)
+
+    def measure(answers: Answers) -> tuple[dict[str, Any], list[Sample]]:
+        answered = ask(config, subject, answers, tracker(setting.console))
+        return _measured(config, answered, scorer, setting.file, setting.console)
+
+    about = {"harness": None, "limit": config.limit, "files": _digests(config)}
+    show(setting.console, setting.summary(subject, measure, **about))
 
 
 def run_on_answers(resolved: Resolved[EvaluateConfig], file: Path, console: Console) -> None:
@@ -97,7 +84,8 @@ def run_on_answers(resolved: Resolved[EvaluateConfig], file: Path, console: Cons
     summary = known_summary(file, heading, console, of="answers")
     if summary is None:
         answered = read_answered(config.answers, config.language, config.limit)
-        summary = _write(config, heading, answered, _scorer(config), file, console)
+        found, samples = _measured(config, answered, _scorer(config), file, console)
+        summary = write(file, heading | found, samples)
     show(console, summary)
 
 
@@ -185,21 +173,21 @@ def _table(title: str, found: dict[str, Any], units: dict[str, str], metrics: Se
     return table
 
 
-def _write(
+def _measured(
     config: ProfileConfig,
-    heading: dict[str, Any],
     answered: Sequence[Answered],
     scorer: tuple[str, Scorer] | None,
     file: Path,
     console: Console,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Sample]]:
+    """What a summary says besides its heading, and the records."""
     scores = [{} for _ in answered] if scorer is None else _toxicity(*scorer, answered, file, console)
     samples = records(answered, scores, config.threshold)
     measured = {metric for sample in samples for metric in sample.metrics}
     units = {name: unit for name, unit in UNITS.items() if name in measured}
     units |= {name: "%" if name.endswith("_probability") else "" for name in sorted(measured - set(UNITS))}
     more = {"answers": sum(len(found.texts) for found in answered), "units": units}
-    return write(file, heading | more | {"medians": plain(medians(samples, Bootstrap()))}, samples)
+    return more | {"medians": plain(medians(samples, Bootstrap()))}, samples
 
 
 def _scorer(config: ProfileConfig) -> tuple[str, Scorer] | None:

@@ -17,8 +17,8 @@ from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig, HarnessConfig
 from aya_jax.evaluation.harness import benchmarks
 from aya_jax.evaluation.harness.language_model import HarnessModel
-from aya_jax.evaluation.harness.scoring import Likelihood
 from aya_jax.evaluation.results import read_samples, read_summary
+from aya_jax.evaluation.scoring import Likelihood
 from tests.evaluation.harness import tiny_benchmark
 from tests.training import small_run
 from tools.random_model import shape, write_random_model

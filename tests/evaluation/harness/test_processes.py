@@ -73,7 +73,7 @@ def test_other_rows_on_another_machine_are_refused(workplace):
     with Processes(*command(folder, benchmark, "refused"), devices=2, each=each) as processes:
         found = processes.finish()
     assert 0 not in [code for code, _ in found]
-    assert "process 1 has other questions than process 0" in found[0][1] + found[1][1]
+    assert "process 1 has another model, other settings or other files than process 0" in found[0][1] + found[1][1]
     assert read_summary(folder / "refused" / "evaluations" / "benchmarks.json") is None
 
 

@@ -15,11 +15,11 @@ from aya_jax.config import UserError, resolve
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig
-from aya_jax.evaluation.harness.scoring import Likelihood
 from aya_jax.evaluation.profile import bias_run
 from aya_jax.evaluation.profile.bias_files import load_items
 from aya_jax.evaluation.profile.bias_items import BbqItem, StereoSetItem
 from aya_jax.evaluation.results import read_samples, read_summary, summarize
+from aya_jax.evaluation.scoring import Likelihood
 from tests.evaluation.profile.invented_bias import bbq_rows, write_invented
 from tools.random_model import shape, write_random_model
 

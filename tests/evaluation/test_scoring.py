@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aya_jax.evaluation.harness.scoring import Continuation, Scorer, texts
+from aya_jax.evaluation.scoring import Continuation, Scorer, texts
 from aya_jax.models.config import TransformerConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
@@ -119,7 +119,7 @@ def test_texts_hold_what_every_continuation_reads_and_none_begins_another(pairs,
 
 
 def test_eight_devices_score_as_one():
-    code = "from tests.evaluation.harness.test_scoring import on_eight; on_eight()"
+    code = "from tests.evaluation.test_scoring import on_eight; on_eight()"
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | flags, capture_output=True, text=True, timeout=600
