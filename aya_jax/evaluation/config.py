@@ -113,7 +113,7 @@ class HarnessConfig(MeasureConfig):
     max_tokens: int = 256
     max_length: int | None = None
     batch_tokens: int = 2048
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
     translation: TranslationConfig = field(default_factory=TranslationConfig)
 
     def validate(self) -> Iterator[Problem]:
@@ -170,7 +170,7 @@ class CodeConfig(MeasureConfig):
     seconds: float = 10.0
     memory_mib: int = 1024
     workers: int = 2
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
 
     def validate(self) -> Iterator[Problem]:
         """Yields unknown benchmarks and numbers out of range."""

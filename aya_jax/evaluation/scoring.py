@@ -9,6 +9,7 @@ model, works on continuations only, not on the questions before them.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,14 +18,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from aya_jax.data.packing import first_fit
+from aya_jax.data.packing import Piece, first_fit
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.sharding import replicated
 from aya_jax.training.placement import batch_shards, place_whole
 
 _ROWS = (256, 512, 1024)  # lengths of rows that several texts share; longer texts have rows of their own
-_PLACES = 32  # places of a row that are asked for: a multiple of this
+_PLACES = 64  # places of a part of a batch that are asked for: a multiple of this
 _WORTH_SHARING = 4  # tokens
+_AS_THE_REST = 4096  # keys that cost a token as much as all else, about: what the length of rows is weighed by
 
 
 class Continuation(NamedTuple):
@@ -95,6 +97,12 @@ class Block(NamedTuple):
         """In the order of the row."""
         return (self.second.tokens[self.shared :][::-1] if self.second else ()) + self.first.tokens
 
+    def askers(self) -> Iterator[tuple[int, Text]]:
+        """The numbers of those who ask, and in which text."""
+        for text in filter(None, (self.first, self.second)):
+            for number in text.askers:
+                yield number, text
+
     def layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(positions, first keys, last keys) of the tokens, int32 [length] each, keys counted from the block's first token."""
         own, before = np.arange(self.length, dtype=np.int32), self.before
@@ -158,18 +166,16 @@ class Scorer:
     def _batches(
         self, asked: Sequence[Continuation]
     ) -> Iterator[tuple[list[tuple[int, int, int, int]], dict[str, np.ndarray]]]:
-        """Batches, each with who reads what: (continuation, row, first place, one past the last)."""
-        by_length: dict[int, list[Block]] = defaultdict(list)
-        for block in blocks(texts(asked, self.max_length)):
-            by_length[row_length(block.length)].append(block)
-        for length in sorted(by_length, reverse=True):
-            found = sorted(by_length[length], key=lambda block: -block.length)
-            packed = first_fit([block.length for block in found], length)
-            step = self._rows(length, len(packed))
+        """Batches, each with who reads what: (continuation, part, first place, one past the last)."""
+        for longest, found in buckets(blocks(texts(asked, self.max_length)), self._batch_tokens):
+            length, packed = pack([block.length for block in found], longest)
             rows = [[found[piece.document] for piece in pieces] for pieces in packed]
-            width = _round_up(max(_asked_for(asked, row) for row in rows), _PLACES)
-            for first in range(0, len(packed), step):
-                yield fill(asked, rows[first : first + step], step, length, width)
+            of_part = self._rows(length, len(rows)) // self._shards
+            parts = [rows[first : first + of_part] for first in range(0, len(rows), of_part)]
+            width = _round_up(max(sum(_asked_for(asked, row) for row in part) for part in parts), _PLACES)
+            for first in range(0, len(parts), self._shards):
+                batch = parts[first : first + self._shards]
+                yield fill(asked, batch, (self._shards, of_part, length, width))
 
     def _rows(self, length: int, needed: int) -> int:
         """Rows of a batch: as many as `batch_tokens` allow, no more than are needed, a multiple of what the mesh divides."""
@@ -219,52 +225,86 @@ def _common(left: tuple[int, ...], right: tuple[int, ...]) -> int:
     return min(len(left), len(right))
 
 
-def row_length(tokens: int) -> int:
-    """Of the row that so many tokens go into: four times as long, or once they are many, just long enough."""
-    for length in _ROWS:
-        if tokens <= length // 4:
-            return length
-    return max(_ROWS[-1], _power_of_two(tokens))
+def buckets(found: Sequence[Block], batch_tokens: int) -> Iterator[tuple[int, list[Block]]]:
+    """(tokens of the longest row that they go into, blocks of about one length, the longest first), the longest ones first.
+
+    A row is four times as long as its blocks, or once they are long, just long enough. Those that do not make a batch go with
+    the next shorter ones, if they fit in their rows.
+    """
+    by_length: dict[int, list[Block]] = defaultdict(list)
+    for block in found:
+        rows = (length for length in _ROWS if block.length <= length // 4)
+        by_length[next(rows, max(_ROWS[-1], _power_of_two(block.length)))].append(block)
+    rest: list[Block] = []
+    for longest, shorter in itertools.pairwise([*sorted(by_length, reverse=True), 0]):
+        here = sorted([*rest, *by_length[longest]], key=lambda block: -block.length)
+        rest = here if here[0].length <= shorter and sum(block.length for block in here) < batch_tokens else []
+        if not rest:
+            yield longest, here
+
+
+def pack(lengths: Sequence[int], longest: int) -> tuple[int, list[list[Piece]]]:
+    """Rows of one length for texts, the longest of these first: attention costs less in short rows, long ones fill better.
+
+    Returns:
+      (tokens of a row, `longest` or half of it; the texts of each row).
+    """
+    tried = {length: first_fit(lengths, length) for length in (longest, longest // 2) if lengths[0] <= length}
+    length = min(tried, key=lambda length: len(tried[length]) * length * (_AS_THE_REST + length))
+    return length, tried[length]
 
 
 def fill(
-    asked: Sequence[Continuation], packed: Sequence[Sequence[Block]], rows: int, length: int, width: int
+    asked: Sequence[Continuation], parts: Sequence[Sequence[Sequence[Block]]], shape: tuple[int, int, int, int]
 ) -> tuple[list[tuple[int, int, int, int]], dict[str, np.ndarray]]:
-    """A batch of `rows` rows of `length` tokens, `width` of them asked for, from some rows of blocks; see `Scorer._batches`."""
+    """A batch of rows of blocks, and who reads what; see `Scorer._batches`.
+
+    Args:
+      asked: what.
+      parts: each part's rows of blocks; what is missing is padding.
+      shape: parts, rows of a part, tokens of a row, places of a part that are asked for.
+    """
+    count, of_part, length, width = shape
     reading: list[tuple[int, int, int, int]] = []
-    places: list[list[int]] = [[] for _ in range(rows)]
-    targets: list[list[int]] = [[] for _ in range(rows)]
-    batch = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "positions", "first_keys", "last_keys")}
+    batch = {
+        name: np.zeros((count * of_part, length), np.int32)
+        for name in ("tokens", "positions", "first_keys", "last_keys")
+    }
     batch["last_keys"][:] = -1  # padding sees nothing
-    for row, row_blocks in enumerate(packed):
-        start = 0
-        for block in row_blocks:
-            at = slice(start, start + block.length)
-            positions, first_keys, last_keys = block.layout()
-            batch["tokens"][row, at], batch["positions"][row, at] = block.tokens(), positions
-            batch["first_keys"][row, at], batch["last_keys"][row, at] = start + first_keys, start + last_keys
-            for text in filter(None, (block.first, block.second)):
-                for number in text.askers:
-                    context, tokens = asked[number]
-                    read = min(len(context) + len(tokens) - 1, len(text.tokens))
-                    kept = tokens[-read:]  # where even the continuation is longer than the model reads
-                    begin = len(places[row])
+    batch |= {name: np.zeros((count, width), np.int32) for name in ("places", "targets")}
+    for part, rows in enumerate(parts):
+        places: list[int] = []
+        targets: list[int] = []
+        for row, row_blocks in enumerate(rows):
+            start = 0
+            for block in row_blocks:
+                at = part * of_part + row, slice(start, start + block.length)
+                batch["tokens"][at] = block.tokens()
+                positions, first_keys, last_keys = block.layout()
+                batch["positions"][at] = positions
+                batch["first_keys"][at], batch["last_keys"][at] = start + first_keys, start + last_keys
+                for number, text in block.askers():
+                    read, kept = _read(asked[number], text)
+                    first = len(places)
                     of_second = text is block.second
-                    places[row] += [start + block.place(of_second, p) for p in range(read - len(kept), read)]
-                    targets[row] += kept
-                    reading.append((number, row, begin, len(places[row])))
-            start += block.length
-    for name, values in (("places", places), ("targets", targets)):
-        batch[name] = np.zeros((rows, width), np.int32)
-        for row, row_values in enumerate(values):
-            batch[name][row, : len(row_values)] = row_values
+                    begin = row * length + start
+                    places += [begin + block.place(of_second, p) for p in range(read - len(kept), read)]
+                    targets += kept
+                    reading.append((number, part, first, len(places)))
+                start += block.length
+        batch["places"][part, : len(places)], batch["targets"][part, : len(places)] = places, targets
     return reading, batch
+
+
+def _read(asked: Continuation, text: Text) -> tuple[int, tuple[int, ...]]:
+    """How many tokens of a text are read for a continuation, and which of its own: its end, where the model reads no more."""
+    read = min(len(asked.context) + len(asked.tokens) - 1, len(text.tokens))
+    return read, asked.tokens[-read:]
 
 
 def _asked_for(asked: Sequence[Continuation], row: Sequence[Block]) -> int:
     """Tokens that a row's texts are asked for."""
-    texts_of_row = (text for block in row for text in (block.first, block.second) if text)
-    return sum(min(len(asked[n].tokens), len(text.tokens)) for text in texts_of_row for n in text.askers)
+    return sum(len(_read(asked[number], text)[1]) for block in row for number, text in block.askers())
 
 
 def _round_up(number: int, multiple: int) -> int:

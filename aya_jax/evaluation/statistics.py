@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -244,7 +244,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def detectable(error: float, *, power: float = 0.8) -> float:
     """The smallest difference that is found with this power at 5 % two-sided, by its standard error (Cohen 1988, chapter 2)."""
-    return float(norm.ppf((1 + LEVEL) / 2) + norm.ppf(power)) * error
+    return float(ndtri((1 + LEVEL) / 2) + ndtri(power)) * error
 
 
 def _interval(estimate: float, drawn: np.ndarray) -> Interval:
@@ -265,12 +265,12 @@ def _wilson(found: Interval, items: int) -> Interval:
     if found.error > 0:
         return found
     low, high = wilson_interval(found.estimate, items)
-    return Interval(found.estimate, low, high, (high - low) / (2 * norm.ppf((1 + LEVEL) / 2)))
+    return Interval(found.estimate, low, high, (high - low) / (2 * ndtri((1 + LEVEL) / 2)))
 
 
 def wilson_interval(share: float, items: int, confidence: float = LEVEL) -> tuple[float, float]:
     """The score interval of a share of so many items (Wilson 1927); the share may be of half points."""
-    z = float(norm.ppf((1.0 + confidence) / 2.0))
+    z = float(ndtri((1.0 + confidence) / 2.0))
     spread = z * z / items
     middle = (share + spread / 2.0) / (1.0 + spread)
     half = math.sqrt(max(0.0, share * (1.0 - share)) * spread + spread**2 / 4.0) / (1.0 + spread)
@@ -282,7 +282,7 @@ def _difference(estimate: float, drawn: np.ndarray, shared: int, binary_items: i
     if binary_items is not None and interval.error == 0:
         # Agresti and Min's standard error with half a pair more in each of the four cells, where none disagree.
         error = 1 / (binary_items + 2)
-        width = float(norm.ppf((1 + LEVEL) / 2)) * error
+        width = float(ndtri((1 + LEVEL) / 2)) * error
         interval = Interval(estimate, max(-1.0, estimate - width), min(1.0, estimate + width), error)
     beyond = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
     p = min(1.0, 2 * (int(beyond) + 1) / (len(drawn) + 1))

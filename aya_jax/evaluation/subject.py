@@ -23,8 +23,7 @@ from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.evaluation.held_out import weights_digest
 from aya_jax.evaluation.results import Sample, read_summary, write
 from aya_jax.inference.config import EngineConfig
-from aya_jax.inference.engine import Engine
-from aya_jax.inference.local import LocalGenerator
+from aya_jax.inference.local import LocalGenerator, generating
 from aya_jax.interop.model_dir import ModelDir, load_params
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.distributed import agree_on, check_same
@@ -76,15 +75,31 @@ class Subject:
         return min(limit or longest, longest)
 
     @contextlib.contextmanager
-    def generator(self, config: EngineConfig, max_length: int) -> Iterator[LocalGenerator]:
-        """An engine over the weights, which it lays out its own way: while it is open, they are not in memory twice."""
-        config = dataclasses.replace(config, max_length=config.max_length or max_length)
-        params, self._params = self.params(), None
-        with jax.set_mesh(self.mesh):
-            engine = Engine(self.model, params, config, consume=True)
-        del params
-        with LocalGenerator(engine, self.tokenizer, self.mesh, self.found.name, lambda: self.digest) as opened:
+    def generator(self, config: EngineConfig, max_length: int, samples: int) -> Iterator[LocalGenerator]:
+        """An engine over the weights, which it lays out its own way: while it is open, they are not in memory twice.
+
+        Args:
+          config: its shape.
+          max_length: tokens of a prompt and its answer together, where the configuration does not say.
+          samples: how many it will be asked for.
+        """
+        with generating(
+            self.model,
+            self._given_away(),
+            config,
+            self.tokenizer,
+            self.mesh,
+            self.found.name,
+            max_length,
+            samples,
+            consume=True,
+            digest=lambda: self.digest,
+        ) as opened:
             yield opened
+
+    def _given_away(self) -> Any:
+        params, self._params = self.params(), None
+        return params
 
     def answers(self, file: Path, console: Console) -> Answers:
         """What it has answered already in evaluations beside this one: by the digest of the weights and the number format."""

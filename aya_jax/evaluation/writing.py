@@ -41,7 +41,8 @@ def write_texts(
     wanted = {request.id: (key, request) for key, request in requests if answers.get(key) is None}
     with track(label, len(wanted)) as advance:
         if wanted:
-            with subject.generator(engine, subject.max_length(max_length)) as generator:
+            samples = sum(request.sampling.n for _, request in wanted.values())
+            with subject.generator(engine, subject.max_length(max_length), samples) as generator:
                 for response in generator.generate(request for _, request in wanted.values()):
                     if isinstance(response, FailedResponse):
                         raise UserError(

@@ -11,6 +11,7 @@ same chunks, every program has one shape, and rows of it do not mix. One thread 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -118,10 +119,33 @@ class Sample:
         return self.read < len(self.prompt)
 
 
+def slots_for(samples: int, most: int, parts: int) -> int:
+    """As few slots as work on so many samples, all of one length, in as many rounds as the most slots do.
+
+    80 samples take two rounds of 64 slots, and of 40 too; a block of tokens costs the less the fewer slots there are.
+
+    Args:
+      samples: at least 1.
+      most: slots, a multiple of `parts`.
+      parts: groups of devices that slots are divided over.
+    """
+    rounds = -(-samples // most)
+    unit = math.lcm(parts, 8)  # so that other numbers of samples run the same programs
+    return min(most, -(-samples // rounds // unit) * unit)
+
+
 class Engine:
     """Slots on the devices of a mesh; all methods are called under `jax.set_mesh(mesh)`."""
 
-    def __init__(self, model: Transformer, params: Any, config: EngineConfig, *, consume: bool = False):
+    def __init__(
+        self,
+        model: Transformer,
+        params: Any,
+        config: EngineConfig,
+        *,
+        consume: bool = False,
+        samples: int | None = None,
+    ):
         """Lays the parameters out and makes the cache.
 
         Args:
@@ -129,6 +153,7 @@ class Engine:
           params: its parameters, as training has them.
           config: the engine's shape.
           consume: free `params` on the way.
+          samples: how many will be asked for, where that is known: fewer slots may serve them as well (`slots_for`).
 
         Raises:
           UserError: the slots do not divide over the mesh, or the mesh splits sequences.
@@ -142,6 +167,10 @@ class Engine:
                 f"EngineConfig.slots = {config.slots} does not divide over the {parts} groups of devices that the mesh divides "
                 f"sequences over: choose a multiple of {parts}, or bind MeshConfig.tensor instead of data or fsdp"
             )
+        if samples is not None:
+            slots = slots_for(samples, config.slots, parts)
+            config = dataclasses.replace(config, slots=slots, prefill_rows=min(config.prefill_rows, slots))
+            self.config = config
         self._rows = -(-config.prefill_rows // parts)  # prompts that each part reads at a time
         self._chunks = chunk_sizes(config.prefill_chunk)
         rings = [

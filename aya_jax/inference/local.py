@@ -7,6 +7,7 @@ together, in the thread that asks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import queue
@@ -19,7 +20,7 @@ from jax.sharding import Mesh
 
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
-from aya_jax.inference.config import LocalModelConfig, SamplingConfig
+from aya_jax.inference.config import EngineConfig, LocalModelConfig, SamplingConfig
 from aya_jax.inference.engine import Engine, EngineStats, Progress, Sample, Scored, TokenRequest
 from aya_jax.inference.protocol import Completion, Delta, FinishReason, Request, Response, Token
 from aya_jax.inference.stop_strings import StopStrings
@@ -365,6 +366,39 @@ def open_generator(config: LocalModelConfig, say: Callable[[str], None]) -> Loca
         like = abstract_params(model, mesh, model.precision.compute)
         engine = Engine(model, load_params(found, like), config.engine, consume=True)
     return LocalGenerator(engine, tokenizer, mesh, found.path.name, functools.partial(weights_digest, found))
+
+
+@contextlib.contextmanager
+def generating(
+    model: Transformer,
+    params: Any,
+    config: EngineConfig,
+    tokenizer: ChatTokenizer,
+    mesh: Mesh,
+    name: str,
+    max_length: int,
+    samples: int,
+    *,
+    consume: bool = False,
+    digest: Callable[[], str] = lambda: "",
+) -> Iterator[LocalGenerator]:
+    """A generator over weights that are on the devices, while the context is open.
+
+    Args:
+      model, params, consume, samples: as `Engine` takes them.
+      config: the engine's shape.
+      tokenizer: of the model.
+      mesh: what it runs on.
+      name: of the model.
+      max_length: tokens of a prompt and its answer together, where the configuration does not say.
+      digest: of the weights.
+    """
+    config = dataclasses.replace(config, max_length=config.max_length or max_length)
+    with jax.set_mesh(mesh):
+        engine = Engine(model, params, config, consume=consume, samples=samples)
+    del params
+    with LocalGenerator(engine, tokenizer, mesh, name, digest) as opened:
+        yield opened
 
 
 def usual_precision() -> PrecisionConfig:

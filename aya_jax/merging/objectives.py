@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax import set_mesh
@@ -22,8 +21,6 @@ from aya_jax.evaluation.judging.implicit import continuation
 from aya_jax.evaluation.judging.judge import Judged
 from aya_jax.evaluation.rows import read_rows
 from aya_jax.evaluation.scoring import Continuation, Scorer
-from aya_jax.inference.engine import Engine
-from aya_jax.inference.local import LocalGenerator
 from aya_jax.interop.model_dir import ModelDir, trained_with
 from aya_jax.merging.measured import Goal, Item, Measured
 from aya_jax.merging.search_config import (
@@ -138,34 +135,15 @@ def _benchmarks(config: BenchmarkObjectiveConfig, setting: Setting) -> Measure:
     from aya_jax.evaluation.evaluate import needing_harness
 
     with needing_harness():
-        from aya_jax.evaluation.harness.benchmarks import ask_all, load_tasks
-        from aya_jax.evaluation.harness.hook import Unkept
+        from aya_jax.evaluation.harness.in_memory import Benchmarks
     asked = config.benchmarks
     if asked.chat and not setting.tokenizer.has_template:
         raise UserError(f"{setting.found.path}: its tokenizer has no chat template, and chat = True asks for one")
-    tasks = load_tasks(asked, functools.partial(setting.console.print, highlight=False))
-    longest = min(asked.max_length or setting.longest, setting.longest)
-    scorer = Scorer(setting.model, setting.mesh, max_length=longest, batch_tokens=asked.batch_tokens)
-
-    @contextlib.contextmanager
-    def generator(params: Any, length: int) -> Iterator[LocalGenerator]:
-        engine_config = dataclasses.replace(asked.engine, max_length=asked.engine.max_length or length)
-        with set_mesh(setting.mesh):
-            engine = Engine(setting.model, params, engine_config)
-        with LocalGenerator(engine, setting.tokenizer, setting.mesh, "merge", lambda: "") as opened:
-            yield opened
+    say = functools.partial(setting.console.print, highlight=False)
+    benchmarks = Benchmarks(asked, setting.model, setting.mesh, setting.tokenizer, say)
 
     def measure(params: Any) -> dict[str, Measured]:
-        samples, _ = ask_all(
-            asked,
-            tasks,
-            lambda questions, answer: scorer.score(params, questions, answer),
-            lambda length: generator(params, length),
-            setting.tokenizer,
-            Unkept(),
-            _silent,
-            longest,
-        )
+        samples, _ = benchmarks.ask(params)
         items = [
             Item(f"{sample.family}/{sample.item}", sample.language, sample.metrics[config.metric])
             for sample in samples
@@ -177,11 +155,6 @@ def _benchmarks(config: BenchmarkObjectiveConfig, setting: Setting) -> Measure:
         return {config.name: Measured.of(items)}
 
     return measure
-
-
-@contextlib.contextmanager
-def _silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda count: None
 
 
 def _preferences(config: PreferenceObjectiveConfig, setting: Setting) -> Measure:

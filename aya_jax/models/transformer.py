@@ -92,18 +92,21 @@ class Transformer:
         return TokenScores(*(from_shards(score, self.rules) for score in scores))
 
     def score_at(self, params: Any, batch: Batch, places: jax.Array, targets: jax.Array) -> TokenScores:
-        """Scores of given targets at given places of each row: the head works on those places only.
+        """Scores of given targets at given places: the head works on those places only.
 
         Args:
           params: as `init` gives them.
           batch: as `hidden` takes it.
-          places: int32 [B, N], positions in a row, in any order and as often as there are targets for them.
-          targets: int32 [B, N].
+          places: int32 [G, N]: the rows of the batch are G equal parts, and these are places in each part, its rows one after
+            the other; in any order and as often as there are targets for them.
+          targets: int32 [G, N].
 
         Returns:
-          scores [B, N].
+          scores [G, N].
         """
-        return self._scores(params, jnp.take_along_axis(self.hidden(params, batch), places[..., None], axis=1), targets)
+        hidden = self.hidden(params, batch)
+        hidden = hidden.reshape(places.shape[0], -1, hidden.shape[-1])
+        return self._scores(params, jnp.take_along_axis(hidden, places[..., None], axis=1), targets)
 
     def _scores(self, params: Any, hidden: jax.Array, targets: jax.Array) -> TokenScores:
         head, scale = self._head(params), self.config.logit_scale

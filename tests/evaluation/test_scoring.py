@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aya_jax.evaluation.scoring import Continuation, Scorer, texts
+from aya_jax.evaluation.scoring import Block, Continuation, Scorer, Text, buckets, pack, texts
 from aya_jax.models.config import TransformerConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
@@ -116,6 +116,32 @@ def test_texts_hold_what_every_continuation_reads_and_none_begins_another(pairs,
         assert owner[number].tokens[: len(read)] == read
     for text in found:
         assert not any(o is not text and o.tokens[: len(text.tokens)] == text.tokens for o in found)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.sampled_from([64, 2048, 100_000]))
+def test_every_block_is_in_one_row_that_it_fits(lengths, batch_tokens):
+    found = [Block(Text((0,) * length, [number]), None, length) for number, length in enumerate(lengths)]
+    put = []
+    for longest, here in buckets(found, batch_tokens):
+        row, packed = pack([block.length for block in here], longest)
+        assert row in (longest, longest // 2)
+        for pieces in packed:
+            assert sum(piece.length for piece in pieces) <= row
+            assert all(piece.last and piece.start == 0 for piece in pieces)  # none is cut
+            put += [here[piece.document].first.askers[0] for piece in pieces]
+    assert sorted(put) == list(range(len(lengths)))
+
+
+def test_blocks_that_make_no_batch_go_with_shorter_ones():
+    found = [Block(Text((0,) * length, []), None, length) for length in [70] * 3 + [40] * 100 + [600]]
+    assert [(row, len(here)) for row, here in buckets(found, 2048)] == [(1024, 1), (256, 103)]
+    assert [(row, len(here)) for row, here in buckets(found, 64)] == [(1024, 1), (512, 3), (256, 100)]
+
+
+def test_short_rows_are_taken_where_they_fill_as_well():
+    assert pack([32] * 64, 256)[0] == 128
+    assert pack([50] * 64, 256)[0] == 256  # two in 128 leave 28
 
 
 def test_eight_devices_score_as_one():

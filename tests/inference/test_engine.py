@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from aya_jax.config import UserError
 from aya_jax.inference.config import EngineConfig, SamplingConfig
-from aya_jax.inference.engine import Engine, TokenRequest
+from aya_jax.inference.engine import Engine, TokenRequest, slots_for
 from aya_jax.kernels.attention import cached
 from aya_jax.models.transformer import Transformer
 from tools.make_golden_logits import CONFIGS, convert, torch_model
@@ -88,6 +90,26 @@ def one_by_one(model, params, prompt, count):
     for at in range(len(prompt), len(prompt) + count):
         tokens[0, at] = int(jnp.argmax(apply(tokens)[0, at - 1]))
     return tokens[0, len(prompt) : len(prompt) + count].tolist()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 16), st.sampled_from([1, 2, 3, 4, 16]))
+@example(80, 64, 1)
+def test_fewer_slots_take_no_more_rounds(samples, per_part, parts):
+    most = per_part * parts
+    slots = slots_for(samples, most, parts)
+    assert slots <= most
+    assert slots % parts == 0
+    assert -(-samples // slots) == -(-samples // most)
+    if most % 8 == 0 and 8 % parts == 0:
+        assert slots < 8 + -(-samples // -(-samples // most))
+
+
+def test_an_engine_for_few_samples_has_few_slots(model, params):
+    engine = Engine(model, params, dataclasses.replace(SHAPE, slots=64, prefill_rows=16), samples=5)
+    assert engine.config.slots == engine.config.prefill_rows == 8
+    (found,) = finish(engine, TokenRequest(prompt=prompts(20)[0], sampling=GREEDY))
+    assert ids(found) == one_by_one(model, params, prompts(20)[0], 12)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

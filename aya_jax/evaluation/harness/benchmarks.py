@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import logging
 import numbers
 from collections.abc import Callable, Iterator, Sequence
@@ -111,7 +112,7 @@ def evaluate(
         config,
         tasks,
         lambda asked, answer: scorer.score(subject.params(), asked, answer),
-        lambda longest: subject.generator(config.engine, longest),
+        functools.partial(subject.generator, config.engine),
         subject.tokenizer,
         answers,
         tracker(console),
@@ -123,7 +124,7 @@ def ask_all(
     config: HarnessConfig,
     tasks: dict[str, Any],
     score: Score,
-    open_generator: Callable[[int], AbstractContextManager[Generator]],
+    open_generator: Callable[[int, int], AbstractContextManager[Generator]],
     tokenizer: ChatTokenizer,
     answers: Answers,
     track: Track,

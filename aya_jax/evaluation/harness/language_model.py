@@ -39,7 +39,7 @@ class HarnessModel(TemplateLM):
     def __init__(
         self,
         score: Score,
-        open_generator: Callable[[int], AbstractContextManager[Generator]],
+        open_generator: Callable[[int, int], AbstractContextManager[Generator]],
         tokenizer: ChatTokenizer,
         answers: Answers,
         track: Track,
@@ -53,7 +53,8 @@ class HarnessModel(TemplateLM):
 
         Args:
           score: log-probabilities of continuations.
-          open_generator: of answers, for prompts and answers of so many tokens together; opened when the first is wanted.
+          open_generator: of answers: for so many tokens of prompt and answer together, and so many answers; opened when
+            the first is wanted.
           tokenizer: the model's.
           answers: what is known of the model.
           track: (label, total) -> a context with what to call for progress.
@@ -167,7 +168,7 @@ class HarnessModel(TemplateLM):
         with self._track("answers", len(wanted)) as advance:
             if wanted:
                 longest = max(len(r.prompt) + r.sampling.max_tokens for r in wanted.values())
-                with self._open_generator(longest) as generator:
+                with self._open_generator(longest, len(wanted)) as generator:
                     for key, text in _texts(generator, wanted.values()):
                         self._answers.put({key: text})
                         advance(1)

@@ -57,7 +57,7 @@ class IncludeConfig(MeasureConfig):
     reasoning_tokens: int = 1024
     max_length: int | None = None
     batch_tokens: int = 2048
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, unknown or out of range."""

@@ -49,7 +49,7 @@ class ProfileConfig(MeasureConfig):
     threshold: float = 0.5
     limit: int | None = None
     max_length: int | None = None
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=32, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
 
     @property
     def needs_model(self) -> bool:

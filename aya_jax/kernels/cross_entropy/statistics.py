@@ -43,7 +43,8 @@ def token_statistics(
 
     def of_tile(table: jax.Array, hidden: jax.Array, targets: jax.Array) -> TokenStatistics:
         logits = xla.logits_of(hidden, table)
-        own, first = jnp.max(logits, axis=-1), jnp.argmax(logits, axis=-1)
+        own = jnp.max(logits, axis=-1)
+        first = _first_equal(logits, own)
         above = logits - own[..., None]
         weights = jnp.exp(above)
         total, moment = jnp.sum(weights, axis=-1), jnp.sum(weights * above, axis=-1)
@@ -73,3 +74,9 @@ def token_statistics(
             check_vma=False,
         )
     return local(*jax.lax.stop_gradient((hidden, table)), targets)
+
+
+def _first_equal(logits: jax.Array, peak: jax.Array) -> jax.Array:
+    """The first place of each peak, int32 [...]; as `argmax`, whose reduction of pairs a CPU does one by one."""
+    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    return jnp.min(jnp.where(logits == peak[..., None], places, jnp.iinfo(jnp.int32).max), axis=-1)

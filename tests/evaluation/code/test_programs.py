@@ -47,7 +47,7 @@ class Writer:
         self.texts, self.asked = texts, []
 
     @contextlib.contextmanager
-    def generator(self, config, max_length):
+    def generator(self, config, max_length, samples):
         yield self
 
     def max_length(self, limit):

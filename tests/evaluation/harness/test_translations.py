@@ -77,7 +77,7 @@ def ask(data, tokenizer, tasks, say, **more):
                 yield Response(id=request.id, completions=(completion,), prompt_tokens=1)
 
     @contextlib.contextmanager
-    def open_generator(longest):
+    def open_generator(longest, samples):
         yield Said()
 
     loaded = benchmarks.load_tasks(config, pytest.fail)

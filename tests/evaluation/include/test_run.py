@@ -77,7 +77,7 @@ class Writer:
         self.tokenizer, self.answer, self.room, self.asked = tokenizer, answer, room, []
 
     @contextlib.contextmanager
-    def generator(self, config, max_length):
+    def generator(self, config, max_length, samples):
         yield self
 
     def max_length(self, limit):

@@ -187,7 +187,7 @@ class Writer:
         self.fail, self.asked = fail, []
 
     @contextlib.contextmanager
-    def generator(self, config, max_length):
+    def generator(self, config, max_length, samples):
         yield self
 
     def max_length(self, limit):
