@@ -102,6 +102,7 @@ VERBS: dict[str, Verb] = {
         "aya_jax.merging.search_config:MergeSearchConfig",
         "aya_jax.studies.merge_search:run",
         "the best merge of several models by several objectives, merged and measured in memory",
+        together=True,
     ),
     "merge_diagnose": Verb(
         "aya_jax.merging.diagnose_config:MergeDiagnoseConfig",

@@ -27,6 +27,7 @@ from aya_jax.merging.sources import TABLES
 from aya_jax.models.config import PrecisionConfig, TransformerConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import LogicalAxes
+from aya_jax.parallel.distributed import agree_on
 from aya_jax.training.state import abstract_params
 
 _MOST = 0.5  # of the devices' memory, for models that are held
@@ -88,7 +89,7 @@ class Merger:
         self._leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
         self._places = {rule.path: _place(rule, self._leaves[rule.path]) for rule in rules(self.first.config)}
         size = sum(info.nbytes for source in self.first.sources for info in source.reader.entries().values())
-        self._holds = size <= _MOST * _memory(mesh) if hold is None else hold
+        self._holds = agree_on(size <= _MOST * _memory(mesh) if hold is None else hold)
         self._held: dict[tuple[str, str, str], DeviceBlocks] = {}
 
     def plan(self, recipe: Recipe) -> Plan:

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aya_jax.parallel.distributed import whole
+
 _END = 1 << 31  # above the bits of all magnitudes
 _STEPS = 16  # of a pass that counts
 _SAMPLE, _SAMPLE_PIECES, _DEVIATIONS = 1 << 14, 8, 6.0
@@ -117,7 +119,7 @@ def _sample(piece: Callable[[int], jax.Array], count: int, entries: int) -> np.n
     """Sorted; every so many entries of a few pieces. The step is odd, so that no column of a matrix is met over and over."""
     found, size = [], 0
     for number in np.unique(np.linspace(0, count - 1, _SAMPLE_PIECES).astype(int)):
-        own = np.asarray(piece(int(number))).reshape(-1)
+        own = whole(piece(int(number))).reshape(-1)
         size = size or own.size
         own = own[: entries - number * size]
         found.append(own[:: own.size * _SAMPLE_PIECES // _SAMPLE | 1])
@@ -158,13 +160,13 @@ class _Search:
     def see(self, bits: jax.Array) -> None:
         """A piece of the tensor."""
         if self._keeps:
-            own = np.asarray(bits).reshape(-1)
+            own = whole(bits).reshape(-1)
             below = own < self.high
             self.above += own.size - np.count_nonzero(below)
             self._seen.append(own[below & (own >= self.low)])
         else:
             steps = [min(step, _END - 1) for step in self._steps]
-            counts = np.asarray(count_at_least(bits, jnp.asarray(steps, jnp.int32)), np.int64)
+            counts = whole(count_at_least(bits, np.asarray(steps, np.int32))).astype(np.int64)
             self._seen.append(np.where(np.array(self._steps) == _END, 0, counts))
 
     def narrow(self, visible: bool) -> None:

@@ -17,8 +17,10 @@ from rich.console import Console
 from aya_jax.config import UserError
 from aya_jax.data.chat import ChatTokenizer, Message
 from aya_jax.evaluation import held_out
+from aya_jax.evaluation.answers import question
 from aya_jax.evaluation.judging.implicit import continuation
 from aya_jax.evaluation.judging.judge import Judged
+from aya_jax.evaluation.likelihoods import likelihood_keys
 from aya_jax.evaluation.rows import read_rows
 from aya_jax.evaluation.scoring import Continuation, Scorer
 from aya_jax.interop.model_dir import ModelDir, trained_with
@@ -32,6 +34,7 @@ from aya_jax.merging.search_config import (
     PreferenceObjectiveConfig,
 )
 from aya_jax.models.transformer import Transformer
+from aya_jax.parallel.distributed import check_same
 from aya_jax.training.validation import make_score
 
 Measure = Callable[[Any], Mapping[str, Measured]]
@@ -172,6 +175,7 @@ def _preferences(config: PreferenceObjectiveConfig, setting: Setting) -> Measure
         asked += pair
     if not named:
         raise UserError(f"{config.input}: no pair of at most {setting.longest} tokens")
+    check_same(question(*likelihood_keys(asked, setting.longest)), "other pairs")
     scorer = Scorer(setting.model, setting.mesh, max_length=setting.longest, batch_tokens=config.batch_tokens)
 
     def measure(params: Any) -> dict[str, Measured]:

@@ -30,6 +30,7 @@ from aya_jax.merging.recipe import Recipe, from_config
 from aya_jax.merging.search_config import MergeSearchConfig
 from aya_jax.merging.space import Evolution, Fields, grid, identity
 from aya_jax.parallel.compilation import use_compilation_cache
+from aya_jax.parallel.distributed import agree_on, check_same
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.training import environment
 
@@ -70,7 +71,7 @@ class Trial:
 
 
 def search(resolved: Resolved[MergeSearchConfig], console: Console) -> list[Trial]:
-    """Runs all trials that are not there yet, and writes the best recipe.
+    """Runs all trials that are not there yet, and writes the best recipe. Every process must call it; those of process 0 count.
 
     Returns:
       All trials, in order.
@@ -80,12 +81,14 @@ def search(resolved: Resolved[MergeSearchConfig], console: Console) -> list[Tria
     """
     config = resolved.config
     use_compilation_cache(config.compilation_cache)
-    with RunDirectory.open(config.run_dir, resolved, environment.describe()) as directory:
+    first = jax.process_index() == 0
+    with RunDirectory.open(config.run_dir, resolved, environment.describe(), writer=first) as directory:
         file = directory.path / TRIALS
         wanted = objectives.goals(config.objectives)
-        trials = Trials(file, read(file, cut=True), wanted, console)
+        known = agree_on([dataclasses.asdict(trial) for trial in read(file, cut=True)] if first else None)
+        trials = Trials(file, [_trial(fields) for fields in known], wanted, console)
         trials.load = lambda: _workplace(config, directory.path, console)
-        if config.alone:
+        if config.singles:
             for name in dict.fromkeys([*([config.base] if config.base else []), *config.models]):
                 trials.take(alone=name)
         if config.strategy == "grid":
@@ -95,7 +98,8 @@ def search(resolved: Resolved[MergeSearchConfig], console: Console) -> list[Tria
             for fields, tell in Evolution(config, [goal.minimize for goal in wanted])():
                 tell(trials.take(fields=fields))
         chosen = best(trials.done, wanted, config.choose)
-        write_atomic(directory.path / BEST, gin_of(config, chosen))
+        if first:
+            write_atomic(directory.path / BEST, gin_of(config, chosen))
     return trials.done
 
 
@@ -143,7 +147,7 @@ class Trials:
             trial = dataclasses.replace(trial, same_as=first.number, refused=first.refused, goals=first.goals)
             self._write(trial)
         else:
-            trial = self._run(trial)
+            trial = _trial(agree_on(dataclasses.asdict(self._run(trial))))
             self._write(trial)
         self._first.setdefault(key, trial)
         self.done.append(trial)
@@ -178,7 +182,8 @@ class Trials:
         if missing:
             known = ", ".join(found[missing[0].measure].languages)
             raise UserError(f"{missing[0].name}: this language was not measured; there are {known}")
-        write_items(items_file(self._file.parent, trial.number), found)
+        if jax.process_index() == 0:
+            write_items(items_file(self._file.parent, trial.number), found)
         return dataclasses.replace(
             trial,
             goals={goal.name: found[goal.measure].goal(goal) for goal in self._goals},
@@ -188,6 +193,8 @@ class Trials:
         )
 
     def _write(self, trial: Trial) -> None:
+        if jax.process_index():
+            return
         with self._file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(dataclasses.asdict(trial), ensure_ascii=False) + "\n")
         shown = ", ".join(f"{name} {value:.4f}" for name, value in trial.goals.items()) or trial.refused
@@ -215,12 +222,15 @@ def read(file: Path, *, cut: bool = False) -> list[Trial]:
     found = []
     for number, line in enumerate(content[:whole].decode("utf-8").split("\n")[:-1], 1):
         try:
-            fields = json.loads(line)
-            fields["fields"] = {name: _tuples(value) for name, value in fields["fields"].items()}
-            found.append(Trial(**fields))
+            found.append(_trial(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{file}, line {number}: not a trial ({error}); remove it and all after it") from error
     return found
+
+
+def _trial(fields: dict[str, Any]) -> Trial:
+    """What JSON made of it."""
+    return Trial(**fields | {"fields": {name: _tuples(value) for name, value in fields["fields"].items()}})
 
 
 def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
@@ -305,8 +315,10 @@ def _workplace(
     _check_digests(folder / _SOURCES, {source.name: source.digest for source in merger.first.sources})
     found = merger.first.owner.found
     if merger.first.tokenizer is not None or merger.first.template is not None:
-        (folder / _BESIDE).mkdir(exist_ok=True)
-        write_beside(merger.first, folder / _BESIDE)
+        if jax.process_index() == 0:
+            (folder / _BESIDE).mkdir(exist_ok=True)
+            write_beside(merger.first, folder / _BESIDE)
+        agree_on(None)  # the others read it when it is there
         found = dataclasses.replace(found, tokenizer=str(folder / _BESIDE), checkpoint=None)
     setting = objectives.Setting(merger.model, mesh, config, found, console)
 
@@ -323,14 +335,15 @@ def _workplace(
 
 def _check_digests(file: Path, digests: Mapping[str, str]) -> None:
     """Refuses weights that are not those of the trials that are there; writes what they are where none are."""
-    if file.is_file():
-        known = json.loads(file.read_bytes())
+    check_same(json.dumps(digests), "other weights")
+    known = agree_on(json.loads(file.read_bytes()) if jax.process_index() == 0 and file.is_file() else None)
+    if known is not None:
         for name, digest in digests.items():
             if known.get(name) != digest:
                 raise UserError(
                     f"{name}: other weights than those of the trials in {file.parent}; start in another RUN_DIR"
                 )
-    else:
+    elif jax.process_index() == 0:
         write_atomic(file, json.dumps(digests, indent=1) + "\n")
 
 

@@ -157,7 +157,7 @@ class MergeSearchConfig:
       seed: of the search, and of random masks of the merges.
       choose: the name of the objective by which the best of the Pareto front is chosen; "": the one nearest to the best
         value of each, on the front's own scale.
-      alone: measure the base and each model too, to compare with.
+      singles: measure the base and each model too, to compare with.
       dtype, tokenizer, chat_template: as in MergeConfig.
       scan: look through all weights for NaN and infinity first.
       hold: keep all models on the devices between trials; None: where they fill at most half of their memory.
@@ -188,7 +188,7 @@ class MergeSearchConfig:
     population: int = 20
     seed: int = 0
     choose: str = ""
-    alone: bool = True
+    singles: bool = True
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     tokenizer: str | None = None
     chat_template: str | None = None

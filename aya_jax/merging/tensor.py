@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from aya_jax.merging import methods
 from aya_jax.merging.magnitudes import Cut, Side, find_cuts, magnitude_bits, ranks
 from aya_jax.merging.methods import METHODS, Method, Rescale
+from aya_jax.parallel.distributed import whole
 
 ROWS, COLUMNS = 256, 4096
 _BLOCK = ROWS * COLUMNS
@@ -105,7 +106,9 @@ class HostBlocks:
         if part.size < rows * self._columns:
             part = np.concatenate([part, np.zeros(rows * self._columns - part.size, part.dtype)])
         part = part.reshape(rows, self._columns)
-        return jnp.asarray(part) if self._sharding is None else jax.device_put(part, self._sharding)
+        if self._sharding is None:
+            return jnp.asarray(part)
+        return jax.make_array_from_callback(part.shape, self._sharding, lambda index: part[index])
 
 
 def merge(
@@ -169,8 +172,8 @@ def gram(inputs: Sequence[Blocks], base: Blocks | None = None) -> np.ndarray:
     upper = np.triu_indices(len(inputs))
     for number in range(inputs[0].count):
         own = None if base is None else base.block(number)
-        sums = np.asarray(_gram([one.block(number) for one in inputs], own), np.float64)
-        total[upper] += sums.sum(axis=(1, 2))
+        sums = whole(_gram([one.block(number) for one in inputs], own))
+        total[upper] += sums.sum(axis=(1, 2), dtype=np.float64)
     return np.triu(total) + np.triu(total, 1).T
 
 
@@ -235,7 +238,7 @@ class _Delta:
 
     def _l1(self, number: int) -> np.ndarray:
         base, model = self._base.block(number), self._model.block(number)
-        return np.asarray(_l1(base, model, self.filter(number, base, model)), np.float64).sum(axis=0)
+        return whole(_l1(base, model, self.filter(number, base, model))).sum(axis=0, dtype=np.float64)
 
 
 def _key(seed: int, tensor: str, model: str) -> jax.Array:

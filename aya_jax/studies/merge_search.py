@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -33,10 +34,12 @@ def run(resolved: Resolved[MergeSearchConfig]) -> None:
     Raises:
       UserError: as `merging.search.search`.
     """
-    config, console = resolved.config, make_console()
+    config, console = resolved.config, make_console(quiet=jax.process_index() != 0)
     trials = search(resolved, console)
     goals = objectives.goals(config.objectives)
     folder = Path(config.run_dir)
+    if jax.process_index():
+        return
     write_atomic(folder / "report.html", page(folder, trials, goals, config))
     _show(console, trials, goals, best(trials, goals, config.choose))
     console.print(f"Wrote {folder / 'report.html'} and {folder / BEST}; to write the model:", soft_wrap=True)

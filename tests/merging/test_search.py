@@ -278,6 +278,6 @@ def test_trials_of_other_weights_or_of_another_search_are_refused(three, tmp_pat
 
 
 def test_weights_that_cannot_be_averaged_are_refused_and_the_search_goes_on(three, tmp_path):
-    trials = search(tmp_path / "run", three, "weights=(0.0,1.0)", "alone=False")
+    trials = search(tmp_path / "run", three, "weights=(0.0,1.0)", "singles=False")
     assert [bool(found.refused) for found in trials] == [True, False, False, False]
     assert "sum to zero" in trials[0].refused
