@@ -269,6 +269,6 @@ class EvaluateConfig:
     @property
     def alone(self) -> str | None:
         """Why this cannot be done by several processes together; None if it can."""
-        if not self.measure.TOGETHER:
-            return "this is measured by one process, on all devices of its machine"
+        if not self.measure.needs_model:
+            return "texts that there are are measured by one process"
         return None

@@ -14,8 +14,6 @@ class MeasureConfig:
     """What measures a model: "module:name" of a function of a `subject.Setting`."""
     RUN_ON_TEXTS: ClassVar[str] = ""
     """What measures where no model is needed: a function of (resolved, file of the summary, console)."""
-    TOGETHER: ClassVar[bool] = True
-    """Whether several processes can measure one model together."""
 
     @property
     def needs_model(self) -> bool:

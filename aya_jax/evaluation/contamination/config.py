@@ -30,7 +30,6 @@ class ContaminationConfig(MeasureConfig):
     """
 
     RUN_ON_TEXTS: ClassVar[str] = "aya_jax.evaluation.contamination.run:run"
-    TOGETHER: ClassVar[bool] = False
 
     store_dir: str
     stores: tuple[str, ...] = ("*",)

@@ -36,7 +36,6 @@ class ProfileConfig(MeasureConfig):
 
     RUN: ClassVar[str] = "aya_jax.evaluation.profile.profile:run"
     RUN_ON_TEXTS: ClassVar[str] = "aya_jax.evaluation.profile.profile:run_on_answers"
-    TOGETHER: ClassVar[bool] = False
 
     input: str | None = None
     answers: str | None = None

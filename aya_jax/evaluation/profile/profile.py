@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,7 @@ from aya_jax.evaluation.profile.toxicity import Scorer, find_scorer, lexicon_sco
 from aya_jax.evaluation.results import Sample, plain, write
 from aya_jax.evaluation.subject import ANSWERS, Setting, known_summary, tracker
 from aya_jax.inference.prompts import digest
+from aya_jax.parallel.distributed import agree_on
 
 FAMILY = "profile"
 UNITS = {
@@ -180,7 +182,7 @@ def _measured(
     file: Path,
     console: Console,
 ) -> tuple[dict[str, Any], list[Sample]]:
-    """What a summary says besides its heading, and the records."""
+    """What a summary says besides its heading, and the records. Every process must call it; process 0 has the scorer asked."""
     scores = [{} for _ in answered] if scorer is None else _toxicity(*scorer, answered, file, console)
     samples = records(answered, scores, config.threshold)
     measured = {metric for sample in samples for metric in sample.metrics}
@@ -204,12 +206,16 @@ def _toxicity(
     name: str, scorer: Scorer, answered: Sequence[Answered], file: Path, console: Console
 ) -> list[dict[str, np.ndarray]]:
     """Scores of each prompt's answers; they are kept beside the results, so that no text is scored twice."""
-    texts = len({(text, found.language) for found in answered for text in found.texts})
-    with (
-        Answers(file.parent / ANSWERS / f"toxicity-{name.replace(':', '.')}.jsonl") as known,
-        tracker(console)("answers scored", texts) as advance,
-    ):
-        return score_answers(answered, scorer, name, known, advance)
+    scores = None
+    if jax.process_index() == 0:
+        texts = len({(text, found.language) for found in answered for text in found.texts})
+        with (
+            Answers(file.parent / ANSWERS / f"toxicity-{name.replace(':', '.')}.jsonl") as known,
+            tracker(console)("answers scored", texts) as advance,
+        ):
+            found = score_answers(answered, scorer, name, known, advance)
+            scores = [{attribute: each.tolist() for attribute, each in of_prompt.items()} for of_prompt in found]
+    return [{attribute: np.array(each) for attribute, each in of_prompt.items()} for of_prompt in agree_on(scores)]
 
 
 def _digests(config: ProfileConfig) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from aya_jax.evaluation.results import read_samples, read_summary
+from tests.evaluation.judging.test_grading import rows, write
 from tests.evaluation.judging.test_run import ROOT, answers
 from tests.training import process_pair, small_run
 from tests.training.process_pair import Processes, one_at_a_time  # noqa: F401 - a fixture
@@ -53,6 +56,49 @@ def test_two_processes_judge_as_one_does(workplace):
     assert "is there for these files and this judge" in " ".join(again.split())
     replies = together.parent / "answers" / "judge.jsonl"
     assert replies.read_text().count("\n") == 8
+
+
+def other_command(workplace, name, files, bindings):
+    bound = (f"--gin.{key}={value}" for key, value in ({"RUN_DIR": workplace / name} | bindings).items())
+    return ("judge", *(ROOT / "gin/judge" / file for file in files), *bound, *MESH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["turns", "implicit"])
+def test_turns_and_implicit_rewards_by_two_processes(kind, workplace):
+    """Judged in one process with four devices, and in two with two each; rewards are those to a bit or two."""
+    if kind == "turns":
+        file = write(workplace / "turns.jsonl", [*rows(3), *rows(3, language="de")])
+        files = ["mt_bench.gin"]
+        bindings = {
+            "JUDGE_DIR": workplace / "judge",
+            "ANSWERS": file,
+            "JudgeConfig.max_tokens": 4,
+            "EngineConfig.slots": 4,
+        }
+    else:
+        write_random_model(workplace / "reference", shape(32, 2, 2048), 1)
+        pairs = [
+            {"prompt": f"{n}?", "id": str(n), "subset": subset, "chosen": f"yes {n}", "rejected": f"no {n} no"}
+            | {"language": "deu_Latn"}
+            for n in range(6)
+            for subset in ("hep-go", "hep-js")
+        ]
+        pairs = [pair | {"id": f"{pair['subset']}{pair['id']}"} for pair in pairs]
+        file = workplace / "pairs.jsonl"
+        file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        files = ["reward_bench.gin", "implicit.gin"]
+        bindings = {"JUDGE_DIR": workplace / "judge", "REFERENCE_DIR": workplace / "reference", "PAIRS": f"('{file}',)"}
+    small_run.run(*other_command(workplace, f"{kind}_alone", files, bindings), devices=4)
+    first, second = process_pair.run(*other_command(workplace, f"{kind}_together", files, bindings), devices=2)
+    alone, together = (workplace / f"{kind}_{how}" / "evaluations" / "judged.json" for how in ("alone", "together"))
+    assert len(read_samples(alone)) in (6, 12)
+    assert [(s.id, s.metrics, s.prediction) for s in read_samples(together)] == [
+        (s.id, s.metrics, s.prediction) for s in read_samples(alone)
+    ]
+    assert read_summary(together)["families"] == read_summary(alone)["families"]
+    assert first
+    assert second == ""
 
 
 @pytest.mark.slow
