@@ -94,7 +94,7 @@ class HarnessConfig(MeasureConfig):
       seed: what few-shot examples are drawn by, where a task draws them.
       max_tokens: of an answer, where a task does not say.
       max_length: tokens of a prompt and its answer together, of which older ones are cut; None: the model's longest sequence.
-      batch_tokens: tokens that are scored at a time, padding included, over all devices.
+      batch_tokens: tokens that are scored at a time, an eighth more or less, padding included, over all devices.
       engine: what generates answers.
       translation: what translations are scored by.
     """

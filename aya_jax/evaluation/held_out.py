@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,10 +21,11 @@ from aya_jax.data.batches import validation_batches
 from aya_jax.data.config import DataConfig, MixtureConfig
 from aya_jax.data.store import TokenStore
 from aya_jax.evaluation.config import HeldOutConfig
+from aya_jax.evaluation.weights import weights_digest
 from aya_jax.interop.model_dir import ModelDir, load_params, trained_with, vocabulary_info
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
-from aya_jax.parallel.distributed import agree, whole
+from aya_jax.parallel.distributed import agree
 from aya_jax.training.placement import batch_shards, check_divides, in_reading_order, place, row_share
 from aya_jax.training.state import abstract_params
 from aya_jax.training.validation import (
@@ -270,16 +270,6 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
             f"{n['mean_token_accuracy']:.2%}",
         )
     console.print(table)
-
-
-def weights_digest(params: Any) -> str:
-    """SHA-256 over the names, types, shapes and bytes of the parameters, whatever file or mesh they came from."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = whole(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8))
-    return digest.hexdigest()
 
 
 def is_done(file: Path, heading: Mapping[str, Any]) -> bool:

@@ -171,16 +171,22 @@ class Scorer:
             length, packed = pack([block.length for block in found], longest)
             rows = [[found[piece.document] for piece in pieces] for pieces in packed]
             of_part = self._rows(length, len(rows)) // self._shards
-            parts = [rows[first : first + of_part] for first in range(0, len(rows), of_part)]
+            count = -(-len(rows) // of_part)
+            parts = [rows[first::count] for first in range(count)]  # so that about as much is asked of each
             width = _round_up(max(sum(_asked_for(asked, row) for row in part) for part in parts), _PLACES)
             for first in range(0, len(parts), self._shards):
                 batch = parts[first : first + self._shards]
                 yield fill(asked, batch, (self._shards, of_part, length, width))
 
     def _rows(self, length: int, needed: int) -> int:
-        """Rows of a batch: as many as `batch_tokens` allow, no more than are needed, a multiple of what the mesh divides."""
+        """Rows of a batch, a multiple of what the mesh divides: no more than are needed, and about what `batch_tokens` allow,
+        an eighth more or less, so that the last batch is as full as the others."""
         most = max(1, self._batch_tokens // length)
-        rows = min(most, _power_of_two(needed))
+        if needed <= most:
+            rows = _power_of_two(needed)
+        else:
+            near = range(most - most // 8, most + most // 8 + 1)
+            rows = min(near, key=lambda rows: (-(-needed // rows) * rows, abs(rows - most)))
         return -(-rows // self._shards) * self._shards
 
 

@@ -20,8 +20,8 @@ from aya_jax.config import Resolved, UserError
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.answers import Answers
 from aya_jax.evaluation.config import EvaluateConfig
-from aya_jax.evaluation.held_out import weights_digest
 from aya_jax.evaluation.results import Sample, read_summary, write
+from aya_jax.evaluation.weights import weights_digest
 from aya_jax.inference.config import EngineConfig
 from aya_jax.inference.local import LocalGenerator, generating
 from aya_jax.interop.model_dir import ModelDir, load_params

@@ -16,6 +16,7 @@ from aya_jax.data.manifest import VocabularyInfo
 from aya_jax.evaluation import held_out
 from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.evaluation.evaluate import run
+from aya_jax.evaluation.weights import weights_digest
 from aya_jax.interop.model_dir import training_config
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
@@ -173,19 +174,19 @@ def test_the_digest_is_that_of_the_weights_on_any_mesh(trained):
     _, params = load(trained)
     code = (
         "import sys, pathlib\n"
-        "from tests.evaluation.test_held_out import held_out, load\n"
+        "from tests.evaluation.test_held_out import load, weights_digest\n"
         "model, params = load(pathlib.Path(sys.argv[1]))\n"
         "assert len(params['embedding']['table'].sharding.device_set) == 8\n"
-        "print(held_out.weights_digest(params))\n"
+        "print(weights_digest(params))\n"
     )
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     output = subprocess.run(
         [sys.executable, "-c", code, trained], env=os.environ | flags, capture_output=True, text=True, timeout=300
     )
-    assert output.stdout.strip() == held_out.weights_digest(params), output.stderr
+    assert output.stdout.strip() == weights_digest(params), output.stderr
     scale = params["final_norm"]["scale"]
     other = params | {"final_norm": {"scale": scale.at[0].set(np.nextafter(scale[0], np.float32(2)))}}
-    assert held_out.weights_digest(other) != held_out.weights_digest(params)
+    assert weights_digest(other) != weights_digest(params)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aya_jax.evaluation.held_out import weights_digest
+from aya_jax.evaluation.weights import weights_digest
 
 KILL_AT = "AYA_TEST_KILL_AT"
 

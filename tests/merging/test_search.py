@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from aya_jax.cli import main
-from aya_jax.evaluation.held_out import weights_digest
+from aya_jax.evaluation.weights import weights_digest
 from aya_jax.interop.model_dir import find_model, load_params
 from aya_jax.merging.in_memory import Merger
 from aya_jax.merging.measured import Goal, Item, Measured, difference

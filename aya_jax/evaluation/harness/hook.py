@@ -14,8 +14,8 @@ import jax
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.evaluation.config import BenchmarkHookConfig
 from aya_jax.evaluation.harness.in_memory import Benchmarks
-from aya_jax.evaluation.held_out import weights_digest
 from aya_jax.evaluation.results import write
+from aya_jax.evaluation.weights import weights_digest
 from aya_jax.training.hooks import Setting
 from aya_jax.training.tokenizer_files import FOLDER
 
