@@ -89,6 +89,7 @@ class MixingConfig:
       against: heading → the evaluation that the rows below it are compared with: the model trained on mixed data.
       general: patterns of tasks whose answers are to stay good.
       harmful: patterns of tasks of pairs whose rejected answer is harmful; () where harm is not asked for.
+      judged: "harm" and "win" → what the names of their stages of `aya judge` begin with, in place of "measure_"; {} without.
     """
 
     base: str
@@ -96,6 +97,7 @@ class MixingConfig:
     against: dict[str, str]
     general: tuple[str, ...]
     harmful: tuple[str, ...] = ()
+    judged: dict[str, str] = field(default_factory=dict)
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, and headings that do not go together."""
@@ -104,6 +106,8 @@ class MixingConfig:
                 yield Problem(
                     name, "at least one" if name != "base" else "the evaluation of the model that all are made from"
                 )
+        if self.judged.keys() - {"harm", "win"}:
+            yield Problem("judged", "'harm' and 'win', or one of them")
         if self.models.keys() != self.against.keys():
             yield Problem("against", f"an evaluation for each heading of models: {', '.join(self.models)}")
 

@@ -28,6 +28,7 @@ from aya_jax.studies.intervals import Documents, Interval, over_documents
 from aya_jax.studies.runs import Samples, StudyRecord, read_samples
 from aya_jax.studies.tables import Cell, Column, Table
 
+MEASURED = "measure_"  # what stages begin with that measure the models of others
 _OTHERS = "the model that it is compared with; measure both on the same STORE_DIR"
 _MEASURES = {"harm": "harm", "safe": "bits per byte of safe answers", "general": "bits per byte of general answers"}
 _COLUMNS = {
@@ -115,7 +116,8 @@ def of_plan(plan: Mapping[str, Any]) -> MixingConfig | None:
     fields = plan["mixing"]
     models = {heading: tuple(stages) for heading, stages in fields["models"].items()}
     patterns = {name: tuple(fields[name]) for name in ("general", "harmful")}
-    return MixingConfig(base=fields["base"], models=models, against=fields["against"], **patterns)
+    judged = fields.get("judged", {})
+    return MixingConfig(base=fields["base"], models=models, against=fields["against"], judged=judged, **patterns)
 
 
 def find(record: StudyRecord, analysis: AnalysisConfig) -> Mixing | None:
@@ -140,7 +142,7 @@ def find(record: StudyRecord, analysis: AnalysisConfig) -> Mixing | None:
         for key, answers in found.items():
             if jobs[key]["stage"] in stages:
                 reference = None if key == mix else found[mix]
-                rows.append(Row(heading, _title(jobs[key]), _compared(key, answers, base, reference, analysis)))
+                rows.append(Row(heading, title_of(jobs[key]), _compared(key, answers, base, reference, analysis)))
     if not rows:
         return None
     harm, safe = math.nan, math.nan
@@ -177,8 +179,8 @@ def table(mixing: Mixing) -> Table:
         before = row.heading
         for name, scale in scales.items():
             part = row.measures[name]
-            level, change = (_percent, _percent) if name == "harm" else ("{:.3f}".format, signed)
-            cells += [Cell(level(part.value.estimate), _ends(part.value, level)), _difference_cell(part, change, scale)]
+            level, change = (percent, percent) if name == "harm" else ("{:.3f}".format, signed)
+            cells += [Cell(level(part.value.estimate), ends(part.value, level)), difference_cell(part, change, scale)]
         rows.append(tuple(cells))
     columns = [Column("", numeric=False), Column("model", numeric=False)]
     for name in shown:
@@ -225,7 +227,7 @@ def findings(mixing: Mixing) -> Findings:
         "how much another seed would change."
     )
     if mixing.pairs:
-        method += " Nobody judged answers: docs/studies/mix_or_merge.md says what stands for harm."
+        method += " What stands for harm here, docs/studies/mix_or_merge.md says."
     return Findings(headline, tuple(sentences), method)
 
 
@@ -303,10 +305,10 @@ def _bits(
     return over_documents(found, analysis.confidence, analysis.resamples)
 
 
-def _title(job: Mapping[str, Any]) -> str:
+def title_of(job: Mapping[str, Any]) -> str:
     """ "slerp · safety 050": the coordinates of a variant, or the stage's name."""
     named = [value if axis == "merge" else f"{axis} {value}" for axis, value in job["coordinates"].items()]
-    return (" · ".join(named) or job["stage"].removeprefix("measure_")).replace("_", " ")
+    return (" · ".join(named) or job["stage"].removeprefix(MEASURED)).replace("_", " ")
 
 
 def _differences(rows: Sequence[Row], name: str) -> list[float]:
@@ -314,19 +316,21 @@ def _differences(rows: Sequence[Row], name: str) -> list[float]:
     return [found.estimate for row in rows if (found := row.measures[name].difference) is not None]
 
 
-def _difference_cell(part: Against, write: Callable[[float], str], scale: float) -> Cell:
+def difference_cell(part: Against, write: Callable[[float], str], scale: float) -> Cell:
+    """How a number differs from the mix's; tinted by its share of a scale, which is negative where more is better."""
     found = part.difference
     if found is None:
         return Cell("")
-    return Cell(write(found.estimate), _ends(found, write), tone=found.estimate / scale, faint=not found.excludes_zero)
+    return Cell(write(found.estimate), ends(found, write), tone=found.estimate / scale, faint=not found.excludes_zero)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     """ "+3.2", "−41.4"."""
     return f"{value:+.1f}".replace("-", "−")
 
 
-def _ends(interval: Interval, write: Callable[[float], str]) -> str:
+def ends(interval: Interval, write: Callable[[float], str]) -> str:
+    """ "+0.1 to +0.3"; nothing where there is no interval."""
     return "" if math.isnan(interval.low) else f"{write(interval.low)} to {write(interval.high)}"
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from aya_jax.config import Resolved
 from aya_jax.config.files import write_atomic
-from aya_jax.studies import figures, findings, judged, mixing, mixing_figure, palette, runs, tables
+from aya_jax.studies import figures, findings, judged, judged_mixing, mixing, mixing_figure, palette, runs, tables
 from aya_jax.studies.comparison import Comparison, compare
 from aya_jax.studies.config import AnalysisConfig, ReportConfig
 from aya_jax.studies.curves import families
@@ -72,6 +72,9 @@ def write(directory: Path, analysis: AnalysisConfig, output_dir: Path | None = N
         drawn = mixing_figure.trade_figure(mixed)
         parts = (mixing.table(mixed), *([drawn] if drawn else []))
         sections.insert(0, Section("mixed", "Mixing and merging", parts))
+    if seen := judged_mixing.find(record, analysis):
+        shown = judged_mixing.table(*seen, analysis.confidence)
+        sections.insert(0, Section("judged_mixing", "Mixing and merging, judged", (shown,)))
     page = {
         "title": analysis.title or record.plan.get("title") or directory.name,
         "facts": _facts(record, comparison),
