@@ -8,7 +8,7 @@ import pytest
 from tests.training import process_pair, small_run, tuning
 from tests.training.process_pair import Processes, one_at_a_time  # noqa: F401 - a fixture
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.usefixtures("one_at_a_time")]
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess, pytest.mark.usefixtures("one_at_a_time")]
 
 # Two processes of two devices each: rows are divided over processes, matrices within one.
 MESH = ("--gin.MeshConfig.data=2", "--gin.MeshConfig.tensor=2")
@@ -59,7 +59,6 @@ def test_two_processes_answer_as_one_does(workplace, alone):
     assert second == ""
 
 
-@pytest.mark.slow
 def test_one_killed_ends_the_other_and_the_same_command_goes_on(workplace):
     small_run.run(*command(workplace, "long-alone.jsonl", tokens=200), devices=4)
     partial = workplace / "long.jsonl.partial"
@@ -76,7 +75,6 @@ def test_one_killed_ends_the_other_and_the_same_command_goes_on(workplace):
     assert not partial.exists()
 
 
-@pytest.mark.slow
 def test_other_prompts_on_another_machine_are_refused(workplace):
     (workplace / "other.jsonl").write_text(json.dumps({"prompt": "other"}) + "\n")
     each = {1: [f"--gin.INPUT={workplace / 'other.jsonl'}"]}

@@ -6,7 +6,7 @@ from tools.bench.serve_load import faults, measure
 from tools.random_model import shape, write_random_model
 
 
-@pytest.mark.parametrize(("clients", "seconds"), [(24, 6), pytest.param(64, 60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("clients", "seconds"), [(24, 3), pytest.param(64, 60, marks=pytest.mark.slow)])
 def test_clients_of_all_kinds_at_once(clients, seconds, tmp_path):
     found = measure(write_random_model(tmp_path / "tiny", shape()), clients, seconds, tmp_path / "server.log")
     assert not faults(found), found

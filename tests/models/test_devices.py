@@ -19,7 +19,11 @@ MESHES = [
 
 @pytest.mark.parametrize(
     ("name", "meshes"),
-    [("cohere2", MESHES[3:]), ("llama", MESHES[2:3]), pytest.param("cohere2", MESHES[:3], marks=pytest.mark.slow)],
+    [
+        ("cohere2", MESHES[3:]),
+        pytest.param("llama", MESHES[2:3], marks=pytest.mark.slow),
+        pytest.param("cohere2", MESHES[:3], marks=pytest.mark.slow),
+    ],
 )
 def test_eight_devices_equal_one(name, meshes):
     """In a process of its own: the number of devices is fixed when JAX starts."""

@@ -107,6 +107,7 @@ def test_a_run_s_directory_is_the_adapted_model(workplace, tuned):
     assert np.abs(logits(tuned, TOKENS) - logits(workplace / "base", TOKENS)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_an_adapter_over_an_adapter_starts_where_that_ended(workplace, preferred):
     run_dir, output = preferred
     assert "Computing the reference log-probabilities" in output
@@ -115,6 +116,7 @@ def test_an_adapter_over_an_adapter_starts_where_that_ended(workplace, preferred
     assert np.abs(logits(run_dir, TOKENS) - logits(workplace / "tuned", TOKENS)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_run(workplace, tuned):
     killed = workplace / "killed"
     process = small_run.start(*command(workplace, "sft", "killed"))
@@ -164,6 +166,7 @@ def test_exported_it_is_the_same_model(workplace, preferred, capsys):
     assert "a model without an adapter" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_other_weights_under_an_adapter_are_noticed(workplace, tuned):
     """Neither read nor trained on: the base was replaced, or is gone."""
     folder = workplace / "moved"

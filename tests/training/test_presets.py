@@ -29,7 +29,7 @@ def check_trains_as_one_device(block, presets):
 
 @pytest.mark.parametrize(
     ("block", "preset"),
-    [("cohere2", "fsdp_context"), pytest.param("llama", "fsdp_tensor", marks=pytest.mark.slow)],
+    [pytest.param("cohere2", "fsdp_context", marks=pytest.mark.slow), ("llama", "fsdp_tensor")],
 )
 def test_a_preset_that_divides_layers_equals_one_device(block, preset):
     check_trains_as_one_device(block, (preset,))

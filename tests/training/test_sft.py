@@ -86,6 +86,7 @@ def test_the_run_says_what_was_learnt_and_brings_its_template(workplace, tuned):
     assert (tuned / "tokenizer" / "chat_template.jinja").read_bytes() == template
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_run(workplace, tuned):
     killed = workplace / "killed"
     process = small_run.start(*command(workplace, "killed"))

@@ -88,6 +88,7 @@ def test_questions_are_not_put_twice(model, benchmark, tmp_path, monkeypatch):
     assert more["families"] == again["families"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_results(model, benchmark, tmp_path):
     """Killed while answers come in; what was answered is known to the next run, and the files are those of a whole one."""
     command = arguments(model, benchmark, tmp_path / "killed", ("says_*",), "--gin.EngineConfig.slots=1")
