@@ -22,6 +22,7 @@ _WITH_A_RECIPE = (
     "shard_gb",
     "scan",
     "mesh",
+    "compilation_cache",
 )  # all that may be bound beside a file of mergekit's
 
 
@@ -59,6 +60,7 @@ class MergeConfig:
       shard_gb: the largest safetensors file, in 10^9 bytes.
       scan: look through all weights for NaN and infinity first.
       mesh: what tensors are divided over.
+      compilation_cache: directory in which compiled programs are kept between runs; None keeps none.
     """
 
     NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ()
@@ -85,6 +87,7 @@ class MergeConfig:
     shard_gb: float = 5.0
     scan: bool = True
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    compilation_cache: str | None = "~/.cache/aya_jax/compiled"
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is missing, out of range, or not for this method."""

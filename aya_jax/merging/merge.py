@@ -35,6 +35,7 @@ from aya_jax.merging.pages import FileBlocks
 from aya_jax.merging.preflight import Plan, check
 from aya_jax.merging.recipe import Recipe, from_config
 from aya_jax.merging.stream import Ahead
+from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.mesh import make_mesh
 
 _LOCK = "lock"
@@ -49,6 +50,7 @@ def run(resolved: Resolved[MergeConfig]) -> None:
     console, config = Console(), resolved.config
     say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)
     target = Path(config.target)
+    use_compilation_cache(config.compilation_cache)
     recipe = read_recipe(Path(config.recipe[0]), config.seed) if config.recipe else from_config(config)
     refuse_target(target, recipe)
     plan = check(recipe, say, look=config.scan)

@@ -35,7 +35,8 @@ from aya_jax.parallel.mesh import make_mesh
 from aya_jax.training import environment
 
 TRIALS, ITEMS, BEST = "trials.jsonl", "items", "best.gin"
-_ELSEWHERE = ("models", "base", "weights", "target", "mesh", "scan")  # of MergeConfig: macros, and what is no recipe's
+# Of MergeConfig: macros, and what is no recipe's.
+_ELSEWHERE = ("models", "base", "weights", "target", "mesh", "scan", "compilation_cache")
 _BESIDE, _SOURCES = "tokenizer", "sources.json"
 
 
