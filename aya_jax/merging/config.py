@@ -63,7 +63,7 @@ class MergeConfig:
       compilation_cache: directory in which compiled programs are kept between runs; None keeps none.
     """
 
-    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ()
+    NOT_IN_FINGERPRINT: ClassVar[tuple[str, ...]] = ("compilation_cache",)
 
     target: str
     recipe: tuple[str, ...] = ()
