@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scipy import stats
 
+from aya_jax.studies.findings import Findings
 from aya_jax.studies.runs import StudyRecord, TrainingRun, read_json
 from aya_jax.studies.tables import Cell, Column, Table
 
 # Accuracy and margin, as the objectives call them.
 _NAMES = (("rewards/accuracies", "rewards/margins"), ("accuracy", "margin"))
+_Names = tuple[str, str]
 _FOLD = re.compile(r"fold_\d+")  # in a run's name, where a study measures on every fold of its pairs in turn
 
 
@@ -24,20 +26,14 @@ def pairs_table(runs: Sequence[TrainingRun]) -> Table | None:
     measurements are pooled.
     """
     rows: list[tuple[Cell, ...]] = []
-    folds: dict[tuple[str, tuple[str, str]], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        names = next((pair for pair in _NAMES if run.validation and pair[0] in run.validation[-1]), None)
-        if names is None:
-            continue
+    for run, names in _paired(runs):
         last = run.validation[-1]
-        if _FOLD.search(run.name):
-            folds.setdefault((_FOLD.sub("all folds", run.name), names), []).append(last)
         ends = [run.validation[0], last] if len(run.validation) > 1 else [last]
         languages = sorted(key.split("/")[1] for key in last if key.startswith("language/") and key.endswith("/pairs"))
         rows += [_row(run.name, f"step {record['step']:,}", record, "", *names) for record in ends]
         if len(languages) > 1:
             rows += [_row("", language, last, f"language/{language}/", *names) for language in languages]
-    rows += [_row(name, "", pooled(records, *names), "", *names) for (name, names), records in folds.items()]
+    rows += [_row(name, "", record, "", *names) for name, names, record in _over_folds(runs)]
     if not rows:
         return None
     columns = (
@@ -49,6 +45,23 @@ def pairs_table(runs: Sequence[TrainingRun]) -> Table | None:
     )
     caption = "Held-out pairs: how often the chosen answer has the higher reward, with its 95 % interval (Wilson)."
     return Table("pairs", "Held-out pairs", caption, columns, tuple(rows))
+
+
+def _paired(runs: Sequence[TrainingRun]) -> Iterator[tuple[TrainingRun, _Names]]:
+    """Runs that measured held-out pairs, and how they call accuracy and margin."""
+    for run in runs:
+        names = next((pair for pair in _NAMES if run.validation and pair[0] in run.validation[-1]), None)
+        if names is not None:
+            yield run, names
+
+
+def _over_folds(runs: Sequence[TrainingRun]) -> list[tuple[str, _Names, dict[str, Any]]]:
+    """The last measurements of runs that differ in their fold, pooled."""
+    folds: dict[tuple[str, _Names], list[Mapping[str, Any]]] = {}
+    for run, names in _paired(runs):
+        if _FOLD.search(run.name):
+            folds.setdefault((_FOLD.sub("all folds", run.name), names), []).append(run.validation[-1])
+    return [(name, names, pooled(records, *names)) for (name, names), records in folds.items()]
 
 
 def pooled(records: Sequence[Mapping[str, Any]], accuracy: str, margin: str) -> dict[str, Any]:
@@ -79,20 +92,16 @@ def _row(run: str, what: str, record: Mapping[str, Any], prefix: str, accuracy: 
 
 def rounds_table(record: StudyRecord) -> Table | None:
     """Every online run's rounds, and where there are several runs what they gained together; None where no run has ended."""
-    jobs = [job for job in record.plan.get("jobs", ()) if job["verb"] == "online"]
-    files = {job["key"]: record.directory / job["directory"] / "rounds.json" for job in jobs}
-    found = {name: read_json(file) for name, file in files.items() if file.is_file()}
+    found = _rounds(record)
     if not found:
         return None
     rows = [_round_row(name if not each["round"] else "", each) for name, rounds in found.items() for each in rounds]
     if len(found) > 1:
         for number in range(1, min(map(len, found.values()))):
-            gains = [rounds[number]["change"]["mean"] for rounds in found.values()]
-            half = stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
-            mean = statistics.fmean(gains)
-            cells = (Cell(f"{mean:+.4f}", f"{mean - half:+.4f} to {mean + half:+.4f}"), Cell(""), Cell(""), Cell(""))
+            gain = _gain(found, number)
+            cells = (Cell(f"{gain['mean']:+.4f}", f"{gain['low']:+.4f} to {gain['high']:+.4f}"), *3 * (Cell(""),))
             rows.append(
-                (Cell(f"mean of {len(gains)} runs" if number == 1 else ""), Cell(f"{number}"), Cell(""), *cells)
+                (Cell(f"mean of {len(found)} runs" if number == 1 else ""), Cell(f"{number}"), Cell(""), *cells)
             )
     columns = (
         Column("run", numeric=False),
@@ -108,6 +117,54 @@ def rounds_table(record: StudyRecord) -> Table | None:
         "of several over runs (Student's t)."
     )
     return Table("rounds", "Online rounds", caption, columns, tuple(rows))
+
+
+def _rounds(record: StudyRecord) -> dict[str, list[dict[str, Any]]]:
+    """The rounds of every online run that has any."""
+    jobs = [job for job in record.plan.get("jobs", ()) if job["verb"] == "online"]
+    files = {job["key"]: record.directory / job["directory"] / "rounds.json" for job in jobs}
+    return {name: read_json(file) for name, file in files.items() if file.is_file()}
+
+
+def _gain(found: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> dict[str, float]:
+    """What a round has gained: of one run as it says, of several their mean with Student's t interval."""
+    changes = [rounds[number]["change"] for rounds in found.values()]
+    if len(changes) == 1:
+        return changes[0]
+    gains = [change["mean"] for change in changes]
+    half = stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+    mean = statistics.fmean(gains)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def find(record: StudyRecord) -> Findings | None:
+    """What the two tables say, in words; None where there is neither."""
+    sentences = []
+    last = [(run.name, names, run.validation[-1]) for run, names in _paired(record.runs) if not _FOLD.search(run.name)]
+    for name, (accuracy, _), measured in [*_over_folds(record.runs), *last]:
+        low, high = (measured[f"{accuracy}/{end}"] for end in ("low", "high"))
+        sentences.append(
+            f"{name}: the chosen answer has the higher reward in {measured[accuracy]:.1%} ({low:.1%} to {high:.1%}) of "
+            f"{measured['pairs']:,} held-out pairs."
+        )
+    found = _rounds(record)
+    rounds = min(map(len, found.values()), default=0) - 1
+    if rounds > 0:
+        gain = _gain(found, rounds)
+        told = "" if gain["low"] > 0 or gain["high"] < 0 else ", which is not told from none"
+        runs = "" if len(found) == 1 else f", the mean of {len(found)} runs"
+        sentences.insert(
+            0,
+            f"After {rounds} online round{'s' if rounds > 1 else ''} the reward of answers to held-out prompts has changed by "
+            f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}){runs}{told}.",
+        )
+    if not sentences:
+        return None
+    method = (
+        "Intervals are 95 %: of pairs Wilson's, of a run's rewards over prompts, of several runs' Student's t over runs; those "
+        "of pairs and prompts do not show how much another seed would change."
+    )
+    return Findings(sentences[0], tuple(sentences[1:]), method)
 
 
 def _round_row(run: str, summary: Mapping[str, Any]) -> tuple[Cell, ...]:

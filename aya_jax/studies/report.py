@@ -78,7 +78,7 @@ def write(directory: Path, analysis: AnalysisConfig, output_dir: Path | None = N
     page = {
         "title": analysis.title or record.plan.get("title") or directory.name,
         "facts": _facts(record, comparison),
-        "findings": _findings(comparison, mixed),
+        "findings": _findings(comparison, mixed) or judged.find(record),
         "sections": sections,
         "failures": _failures(record),
         "blocked": [key for key, state in record.states.items() if state.status == "blocked"],

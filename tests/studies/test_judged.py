@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aya_jax.studies.judged import pairs_table, rounds_table
+from aya_jax.studies.judged import find, pairs_table, rounds_table
 from aya_jax.studies.runs import StudyRecord, TrainingRun
 
 
@@ -96,3 +96,32 @@ def test_rounds_of_several_runs_and_what_they_gained_together(tmp_path):
     assert rows[-2][:2] == ["mean of 3 runs", "1"]
     assert rows[-1] == ["", "2", "", f"+0.3000 {low:+.4f} to {high:+.4f}", "", "", ""]
     assert rounds_table(StudyRecord(tmp_path, {"jobs": jobs[3:]}, {}, [], [])) is None
+
+
+def test_what_was_found_in_words(tmp_path):
+    for number, gained in enumerate((0.2, 0.4, 0.3), 1):
+        (tmp_path / f"online_{number}").mkdir()
+        rounds = [summary(0, 0.1), summary(1, 0.1 + gained, gained)]
+        (tmp_path / f"online_{number}" / "rounds.json").write_text(json.dumps(rounds))
+    jobs = [{"key": f"o{n}", "verb": "online", "directory": f"online_{n}"} for n in (1, 2, 3)]
+    names = ("accuracy", "margin")
+    runs = [run(f"reward/fold_{n}", measured(80, right / 95, 0.1, 95, names=names)) for n, right in enumerate([54] * 5)]
+    runs += [run("dpo", measured(10, 0.5, 0.0, 8), measured(20, 0.75, 0.25, 8))]
+    low, high = stats.t.interval(0.95, 2, 0.3, 0.1 / np.sqrt(3))
+    found = find(StudyRecord(tmp_path, {"jobs": jobs}, {}, [], runs))
+    assert found.headline == (
+        f"After 1 online round the reward of answers to held-out prompts has changed by +0.300 ({low:+.3f} to {high:+.3f}), "
+        "the mean of 3 runs."
+    )
+    wilson = stats.binomtest(270, 475).proportion_ci(method="wilson")
+    assert found.sentences == (
+        f"reward/all folds: the chosen answer has the higher reward in 56.8% ({wilson.low:.1%} to {wilson.high:.1%}) of 475 "
+        "held-out pairs.",
+        "dpo: the chosen answer has the higher reward in 75.0% (65.0% to 85.0%) of 8 held-out pairs.",
+    )
+    one = find(StudyRecord(tmp_path, {"jobs": jobs[:1]}, {}, [], []))
+    assert "by +0.200 (+0.100 to +0.300)." in one.headline
+    (tmp_path / "online_1" / "rounds.json").write_text(json.dumps([summary(0, 0.1), summary(1, 0.1, 0.05)]))
+    assert find(StudyRecord(tmp_path, {"jobs": jobs[:1]}, {}, [], [])).headline.endswith("which is not told from none.")
+    assert find(StudyRecord(tmp_path, {"jobs": []}, {}, [], runs)).headline.startswith("reward/all folds: ")
+    assert find(StudyRecord(tmp_path, {"jobs": []}, {}, [], [run("text", {"step": 10, "loss": 2.0})])) is None

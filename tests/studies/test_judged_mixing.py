@@ -68,7 +68,16 @@ def record(tmp_path, monkeypatch) -> StudyRecord:
             key = prefix + model
             stage, _, label = key.partition("/")
             coordinates = dict([label.split("_", 1)])
-            jobs.append({"key": key, "stage": stage, "coordinates": coordinates, "directory": key, "command": []})
+            jobs.append(
+                {
+                    "key": key,
+                    "stage": stage,
+                    "coordinates": coordinates,
+                    "directory": key,
+                    "verb": "judge",
+                    "command": [],
+                }
+            )
     return StudyRecord(tmp_path, {"jobs": jobs}, {}, [], [])
 
 
