@@ -39,7 +39,8 @@ class DeviceBlocks:
     def __init__(self, blocks: tensor.Blocks):
         """Puts all of them there."""
         self.count, self.entries = blocks.count, blocks.entries
-        self._blocks = [blocks.block(number) for number in range(blocks.count)]
+        # Copies: on a CPU a block may be the pages of a file, which somebody may write over meanwhile.
+        self._blocks = [jnp.copy(blocks.block(number)) for number in range(blocks.count)]
 
     def block(self, number: int) -> jax.Array:
         """As `tensor.Blocks.block`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from aya_jax.config.errors import UserError
 from aya_jax.kernels.attention.cudnn import cudnn
 from aya_jax.kernels.attention.intervals import intervals
+from aya_jax.kernels.attention.pallas_gpu import pallas_gpu
 from aya_jax.kernels.attention.reference import reference, reference_intervals
 from aya_jax.kernels.attention.splash import block_size, splash
 from aya_jax.kernels.attention.xla import xla
@@ -102,13 +102,6 @@ def _cudnn_refuses(shape: Shape, needed: frozenset[str]) -> str | None:
     return None
 
 
-def _pallas_gpu(*arrays: jax.Array, **options: Any) -> jax.Array:
-    """`pallas_gpu`, imported where it is used: Pallas takes as long as the rest of this package."""
-    from aya_jax.kernels.attention.pallas_gpu import pallas_gpu
-
-    return pallas_gpu(*arrays, **options)
-
-
 _ANYWHERE, _GPU, _TPU = frozenset({"cpu", "gpu", "tpu"}), frozenset({"gpu"}), frozenset({"tpu"})
 _ALL = frozenset({"causal", "full", "window", "window_full", "segments", "segments_full", "gqa", "soft_cap"})
 
@@ -119,10 +112,10 @@ BACKENDS: tuple[Backend, ...] = (
     Backend("interval", by_intervals(xla_intervals), _ALL, _ANYWHERE, over_intervals=xla_intervals),
     Backend(
         "pallas_gpu",
-        by_intervals(_pallas_gpu),
+        by_intervals(pallas_gpu),
         _ALL,
         _GPU,
-        over_intervals=_pallas_gpu,
+        over_intervals=pallas_gpu,
         refuses=_pallas_refuses,
         by_name_only=True,
     ),
