@@ -11,7 +11,7 @@ from aya_jax.evaluation.contamination.config import ContaminationConfig
 from aya_jax.evaluation.include.config import IncludeConfig
 from aya_jax.evaluation.measure_config import MeasureConfig
 from aya_jax.evaluation.profile.config import BiasConfig, ProfileConfig
-from aya_jax.inference.config import EngineConfig, SamplingConfig
+from aya_jax.inference.config import EngineConfig, SamplingConfig, unattended
 from aya_jax.models.config import PrecisionConfig
 from aya_jax.parallel.config import MeshConfig
 from aya_jax.training.config import HookConfig
@@ -113,7 +113,7 @@ class HarnessConfig(MeasureConfig):
     max_tokens: int = 256
     max_length: int | None = None
     batch_tokens: int = 2048
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=unattended)
     translation: TranslationConfig = field(default_factory=TranslationConfig)
 
     def validate(self) -> Iterator[Problem]:
@@ -170,7 +170,7 @@ class CodeConfig(MeasureConfig):
     seconds: float = 10.0
     memory_mib: int = 1024
     workers: int = 2
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=unattended)
 
     def validate(self) -> Iterator[Problem]:
         """Yields unknown benchmarks and numbers out of range."""

@@ -113,6 +113,11 @@ class EngineConfig:
             yield Problem("cache_dtype", "'float32', 'bfloat16' or None")
 
 
+def unattended() -> EngineConfig:
+    """For many prompts and nobody who waits for the first tokens."""
+    return EngineConfig(slots=64, decode_steps=16)
+
+
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class LocalModelConfig:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scipy import stats
 
 from aya_jax.studies.findings import Findings
+from aya_jax.studies.intervals import Interval, over_seeds
 from aya_jax.studies.runs import StudyRecord, TrainingRun, read_json
 from aya_jax.studies.tables import Cell, Column, Table
 
@@ -99,7 +99,7 @@ def rounds_table(record: StudyRecord) -> Table | None:
     if len(found) > 1:
         for number in range(1, min(map(len, found.values()))):
             gain = _gain(found, number)
-            cells = (Cell(f"{gain['mean']:+.4f}", f"{gain['low']:+.4f} to {gain['high']:+.4f}"), *3 * (Cell(""),))
+            cells = (Cell(f"{gain.estimate:+.4f}", f"{gain.low:+.4f} to {gain.high:+.4f}"), *3 * (Cell(""),))
             rows.append(
                 (Cell(f"mean of {len(found)} runs" if number == 1 else ""), Cell(f"{number}"), Cell(""), *cells)
             )
@@ -126,15 +126,12 @@ def _rounds(record: StudyRecord) -> dict[str, list[dict[str, Any]]]:
     return {name: read_json(file) for name, file in files.items() if file.is_file()}
 
 
-def _gain(found: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> dict[str, float]:
-    """What a round has gained: of one run as it says, of several their mean with Student's t interval."""
+def _gain(found: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> Interval:
+    """What a round has gained: of one run as it says, of several their mean."""
     changes = [rounds[number]["change"] for rounds in found.values()]
     if len(changes) == 1:
-        return changes[0]
-    gains = [change["mean"] for change in changes]
-    half = stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
-    mean = statistics.fmean(gains)
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+        return Interval(*(changes[0][name] for name in ("mean", "low", "high")), "documents", 1)
+    return over_seeds([change["mean"] for change in changes], 0.95)
 
 
 def find(record: StudyRecord) -> Findings | None:
@@ -151,12 +148,12 @@ def find(record: StudyRecord) -> Findings | None:
     rounds = min(map(len, found.values()), default=0) - 1
     if rounds > 0:
         gain = _gain(found, rounds)
-        told = "" if gain["low"] > 0 or gain["high"] < 0 else ", which is not told from none"
+        told = "" if gain.excludes_zero else ", which is not told from none"
         runs = "" if len(found) == 1 else f", the mean of {len(found)} runs"
         sentences.insert(
             0,
             f"After {rounds} online round{'s' if rounds > 1 else ''} the reward of answers to held-out prompts has changed by "
-            f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}){runs}{told}.",
+            f"{gain.estimate:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}){runs}{told}.",
         )
     if not sentences:
         return None

@@ -19,11 +19,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aya_jax.config import UserError
-from aya_jax.evaluation.analyses.resampling import Bootstrap, estimate, ratio
+from aya_jax.evaluation import statistics
+from aya_jax.evaluation.analyses.resampling import Bootstrap
 from aya_jax.evaluation.results import read_samples
+from aya_jax.evaluation.statistics import column_means, percentiles
 from aya_jax.studies.config import AnalysisConfig
 from aya_jax.studies.intervals import Interval
-from aya_jax.studies.mixing import MEASURED, Against, Row, difference_cell, ends, harm_change, percent, title_of
+from aya_jax.studies.mixing import (
+    MEASURED,
+    Against,
+    Row,
+    difference_cell,
+    ends,
+    harm_change,
+    percent,
+    resampled,
+    title_of,
+)
 from aya_jax.studies.runs import StudyRecord
 from aya_jax.studies.tables import Cell, Column, Table
 
@@ -182,19 +194,11 @@ def _by_prompt(key: str, several: Sequence[Scores]) -> list[np.ndarray]:
 
 
 def _mean_over_languages(key: str, mine: Scores, theirs: Scores | None, bootstrap: Bootstrap) -> Interval:
-    """In per cent; a prompt is drawn in all of its languages. An interval only where prompts differ."""
+    """In per cent; a prompt is drawn in all of its languages."""
     shared = _shared(key, [mine] if theirs is None else [mine, theirs])
-    rows, columns = ({name: n for n, name in enumerate(dict.fromkeys(each))} for each in zip(*shared, strict=True))
-    values, there = np.zeros((2, len(rows), len(columns)))
-    for at in shared:
-        place = rows[at[0]], columns[at[1]]
-        values[place] = 100.0 * (mine[at] - (0.0 if theirs is None else theirs[at]))
-        there[place] = 1.0
-    made = estimate(lambda counts: np.mean(ratio(counts @ values, counts @ there), axis=1), len(rows), bootstrap)
-    value, low, high = (float(number) for number in (made.value, made.low, made.high))
-    if low == high:
-        return Interval(value, np.nan, np.nan, "none", 1)
-    return Interval(value, low, high, "documents", 1)
+    values = {at: 100.0 * (mine[at] - (theirs[at] if theirs else 0.0)) for at in shared}
+    means, drawn = column_means(statistics.Scores.of(values).values, bootstrap.resamples, bootstrap.seed)
+    return resampled(np.mean(means), *percentiles(np.nanmean(drawn, axis=1), bootstrap.confidence))
 
 
 def _scale(rows: Sequence[Row], name: str) -> float:

@@ -163,10 +163,14 @@ def harm_change(harmful: np.ndarray, base: np.ndarray, subtracted: np.ndarray | 
     """
     above = harmful - (base if subtracted is None else subtracted)
     made = estimate(lambda counts: 100.0 * ratio(counts @ above, counts @ base), len(base), bootstrap)
-    value, low, high = (float(number) for number in (made.value, made.low, made.high))
-    if low == high:  # no pair tells the two apart, which does not make the difference certain
-        return Interval(value, math.nan, math.nan, "none", 1)
-    return Interval(value, low, high, "documents", 1)
+    return resampled(made.value, made.low, made.high)
+
+
+def resampled(value: Any, low: Any, high: Any) -> Interval:
+    """Of numbers from resamples; without ends where they are one: that nothing tells two apart makes no difference certain."""
+    if low == high:
+        return Interval(float(value), math.nan, math.nan, "none", 1)
+    return Interval(float(value), float(low), float(high), "documents", 1)
 
 
 def table(mixing: Mixing) -> Table:

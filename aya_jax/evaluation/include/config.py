@@ -12,7 +12,7 @@ from aya_jax.evaluation.include.languages import unknown
 from aya_jax.evaluation.include.prompts import STYLES
 from aya_jax.evaluation.languages import NAMES
 from aya_jax.evaluation.measure_config import MeasureConfig
-from aya_jax.inference.config import EngineConfig
+from aya_jax.inference.config import EngineConfig, unattended
 
 PROTOCOLS = ("few_shot", "reasoning", "likelihood")
 
@@ -57,7 +57,7 @@ class IncludeConfig(MeasureConfig):
     reasoning_tokens: int = 1024
     max_length: int | None = None
     batch_tokens: int = 2048
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=unattended)
 
     def validate(self) -> Iterator[Problem]:
         """Yields what is empty, unknown or out of range."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from aya_jax.config.registry import Problem, configurable
 from aya_jax.evaluation.measure_config import MeasureConfig
-from aya_jax.inference.config import EngineConfig, SamplingConfig
+from aya_jax.inference.config import EngineConfig, SamplingConfig, unattended
 
 BIAS_BENCHMARKS = ("bbq", "stereoset", "crows_pairs")
 
@@ -48,7 +48,7 @@ class ProfileConfig(MeasureConfig):
     threshold: float = 0.5
     limit: int | None = None
     max_length: int | None = None
-    engine: EngineConfig = field(default_factory=lambda: EngineConfig(slots=64, decode_steps=16))  # nobody waits
+    engine: EngineConfig = field(default_factory=unattended)
 
     @property
     def needs_model(self) -> bool:
