@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +22,7 @@ from aya_jax.training import train
 from aya_jax.training.checkpoint import load_params, locate
 from aya_jax.training.config import TrainConfig
 from aya_jax.training.validation import Scored
+from tests import eight_devices
 from tests.data.stores import VOCABULARY, document, write_store
 from tests.interop.test_convert import logits
 from tests.training import small_run
@@ -179,11 +177,7 @@ def test_the_digest_is_that_of_the_weights_on_any_mesh(trained):
         "assert len(params['embedding']['table'].sharding.device_set) == 8\n"
         "print(weights_digest(params))\n"
     )
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    output = subprocess.run(
-        [sys.executable, "-c", code, trained], env=os.environ | flags, capture_output=True, text=True, timeout=300
-    )
-    assert output.stdout.strip() == weights_digest(params), output.stderr
+    assert eight_devices.run("-c", code, trained).strip() == weights_digest(params)
     scale = params["final_norm"]["scale"]
     other = params | {"final_norm": {"scale": scale.at[0].set(np.nextafter(scale[0], np.float32(2)))}}
     assert weights_digest(other) != weights_digest(params)

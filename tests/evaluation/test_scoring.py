@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +14,7 @@ from aya_jax.models.config import TransformerConfig
 from aya_jax.models.transformer import Transformer
 from aya_jax.parallel.config import MeshConfig
 from aya_jax.parallel.mesh import make_mesh
+from tests import eight_devices
 from tools.random_model import shape
 
 VOCAB, LONGEST = 340, 160
@@ -145,12 +142,7 @@ def test_short_rows_are_taken_where_they_fill_as_well():
 
 
 def test_eight_devices_score_as_one():
-    code = "from tests.evaluation.test_scoring import on_eight; on_eight()"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | flags, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    eight_devices.run("-c", "from tests.evaluation.test_scoring import on_eight; on_eight()")
 
 
 def on_eight():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +17,7 @@ from aya_jax.inference.config import EngineConfig, SamplingConfig
 from aya_jax.inference.engine import Engine, TokenRequest, slots_for
 from aya_jax.kernels.attention import cached
 from aya_jax.models.transformer import Transformer
+from tests import eight_devices
 from tools.make_golden_logits import CONFIGS, convert, torch_model
 
 GREEDY = SamplingConfig(max_tokens=12, temperature=0.0)
@@ -234,11 +232,8 @@ def test_what_cannot_be_served_is_refused(shared, prompt, message):
 
 @pytest.mark.parametrize("names", [("fsdp and tensor",), pytest.param(("tensor", "heads"), marks=pytest.mark.slow)])
 def test_a_mesh_gives_the_tokens_of_one_device(names):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.inference.emulated_engine", *names]
-    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, *meshes = (json.loads(line) for line in done.stdout.splitlines())
+    printed = eight_devices.run("-m", "tests.inference.emulated_engine", *names)
+    one, *meshes = (json.loads(line) for line in printed.splitlines())
     assert [mesh["mesh"] for mesh in meshes] == list(names)
     for mesh in meshes:
         assert mesh["tokens"] == one["tokens"], mesh["mesh"]

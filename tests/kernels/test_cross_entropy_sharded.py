@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests import eight_devices
 
 MESHES = [
     {"fsdp": 8},
@@ -29,11 +28,8 @@ RULES = [
 
 def emulated(cases):
     """What the script of the eight devices prints: their number is fixed when JAX starts."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.kernels.emulated_cross_entropy", json.dumps(cases)]
-    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    printed = eight_devices.run("-m", "tests.kernels.emulated_cross_entropy", json.dumps(cases), timeout=900)
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 @pytest.mark.parametrize("name", ["dense", "tiled", "pallas_tpu"])

@@ -1,9 +1,8 @@
 """Looking up under a mesh: the rows of the table, and in the gradient each token's row added up, by NumPy."""
 
 import json
-import os
-import subprocess
-import sys
+
+from tests import eight_devices
 
 CASES = [
     {"mesh": {"fsdp": 8}, "rules": {}},
@@ -17,11 +16,8 @@ CASES = [
 
 
 def test_rows_and_gradient_under_meshes():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.kernels.emulated_embedding", json.dumps(CASES)]
-    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = eight_devices.run("-m", "tests.kernels.emulated_embedding", json.dumps(CASES))
+    results = [json.loads(line) for line in printed.splitlines()]
     assert len(results) == len(CASES)
     for case, result in zip(CASES, results, strict=True):
         assert result["rows"] == 0, (case, result)

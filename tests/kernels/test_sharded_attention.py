@@ -1,9 +1,6 @@
 """Attention over a mesh gives what it gives on one device; positions are dealt so that devices work alike."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +10,7 @@ from hypothesis import strategies as st
 
 from aya_jax.kernels.attention.sharded import chunk_order, to_shards
 from aya_jax.parallel.config import LogicalAxes
+from tests import eight_devices
 
 
 def case(mesh, *, kv_heads=4, segments=True, window=None, **rules):
@@ -35,11 +33,8 @@ CASES = [
 def test_a_mesh_gives_what_one_device_gives():
     """In a process of its own: the number of devices is fixed when JAX starts."""
     cases = [each | {"rules": {name.rstrip("_"): axes for name, axes in each["rules"].items()}} for each in CASES]
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.kernels.emulated_sharded", json.dumps(cases)]
-    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = eight_devices.run("-m", "tests.kernels.emulated_sharded", json.dumps(cases))
+    results = [json.loads(line) for line in printed.splitlines()]
     assert len(results) == len(cases)
     for each, result in zip(cases, results, strict=True):
         # Output, and gradients of query, key and value; entries are of order 1.

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import jax
 import ml_dtypes
 import numpy as np
@@ -16,6 +12,7 @@ from jax.sharding import Mesh
 
 from aya_jax.merging.methods import METHODS, model_stock
 from aya_jax.merging.tensor import HostBlocks, Settings, gram, merge
+from tests import eight_devices
 
 SHAPE = (300, 4100)  # two blocks, the second of them not full
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -266,12 +263,7 @@ def test_the_order_of_models_changes_nothing(method, order, seed):
 
 
 def test_eight_devices_merge_as_one():
-    code = "from tests.merging.test_tensor import on_eight; on_eight()"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | flags, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    eight_devices.run("-c", "from tests.merging.test_tensor import on_eight; on_eight()")
 
 
 def on_eight():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests import eight_devices
 
 MESHES = [
     {"data": 8, "fsdp": 1},
@@ -27,11 +26,8 @@ MESHES = [
 )
 def test_eight_devices_equal_one(name, meshes):
     """In a process of its own: the number of devices is fixed when JAX starts."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.models.emulated_devices", name, json.dumps(meshes)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = eight_devices.run("-m", "tests.models.emulated_devices", name, json.dumps(meshes), timeout=300)
+    results = [json.loads(line) for line in printed.splitlines()]
     assert [result["axes"] for result in results] == meshes
     for result in results:
         # Rounding, which deep products amplify; a missing sum or a wrong mask is off by tenths.

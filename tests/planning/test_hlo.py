@@ -1,15 +1,13 @@
 """Collectives read from programs: against closed forms, and from a program as libtpu writes it."""
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from aya_jax.planning.hlo import collectives, groups, parse, shape_bytes, trip_count
+from tests import eight_devices
 
 # Cut from a step that libtpu 0.0.52 compiled for v5e:2x2: a loop without a noted trip count, an asynchronous all-gather
 # spread over three fusions (channel 142), a reduce-scatter written as all-reduce and slice, a permute in two lines.
@@ -116,11 +114,8 @@ print(json.dumps([[each.kind, each.times, each.size, each.links, each.network] f
 
 def test_fsdp_gathers_every_layer_once():
     """L layers of P bytes over n devices: n - 1 of n parts of P are passed on, L times."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", textwrap.dedent(FSDP)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    ((kind, times, size, links, network),) = json.loads(done.stdout)
+    printed = eight_devices.run("-c", textwrap.dedent(FSDP), timeout=120)
+    ((kind, times, size, links, network),) = json.loads(printed)
     layer = 128 * 128 * 4
     assert (kind, times, size) == ("all-gather", 5, layer)
     # Two slices of four: three quarters within, an eighth beyond.

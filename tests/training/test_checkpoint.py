@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from aya_jax.training.checkpoint import Checkpoints, find_damage, load_params, l
 from aya_jax.training.config import CheckpointConfig, OptimizerConfig
 from aya_jax.training.optimizer import make_optimizer
 from aya_jax.training.state import TrainState, fresh_state
+from tests import eight_devices
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1.0))
 META = {"loader": {"seed": 3}, "monitor": {"loss": [0.1 + 0.2, 1.0]}}
@@ -293,7 +293,6 @@ def test_eight_devices_save_and_one_reads(tmp_path):
         "with t.Checkpoints(sys.argv[1], t.CheckpointConfig(), print) as checkpoints:\n"
         "    checkpoints.save(state, t.META)\n"
     )
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code, tmp_path], env=os.environ | flags, check=True, timeout=300)
+    eight_devices.run("-c", code, tmp_path)
     assert_same(restore(tmp_path).state, make_state(9))
     assert json.loads((tmp_path / "checkpoints" / "9" / checkpoint.CHECKSUMS).read_text())

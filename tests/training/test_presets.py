@@ -5,21 +5,16 @@ differs by a tenth of that; one row, mask or sum that is missing, by more than a
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
+from tests import eight_devices
 from tests.models.presets import PRESETS
 
 
 def check_trains_as_one_device(block, presets):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.training.emulated_presets", block, *presets]
-    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = eight_devices.run("-m", "tests.training.emulated_presets", block, *presets, timeout=900)
+    results = [json.loads(line) for line in printed.splitlines()]
     assert [result["preset"] for result in results] == list(presets)
     for result in results:
         assert result["fell"] > 1, "the model learned nothing: there is nothing to compare"

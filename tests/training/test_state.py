@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,6 +10,7 @@ from aya_jax.parallel.mesh import make_mesh
 from aya_jax.training.config import OptimizerConfig
 from aya_jax.training.optimizer import make_optimizer
 from aya_jax.training.state import abstract_state, make_state, state_shardings
+from tests import eight_devices
 
 MODEL = Transformer(
     TransformerConfig(
@@ -56,11 +54,7 @@ def test_moments_lie_where_their_parameters_do():
         "print(json.dumps([shards(state.params), moments, table.addressable_shards[0].data.size / table.size,"
         " state.step.sharding.is_fully_replicated]))\n"
     )
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    output = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | flags, check=True, timeout=300, capture_output=True, text=True
-    ).stdout
-    params, moments, share, replicated = json.loads(output)
+    params, moments, share, replicated = json.loads(eight_devices.run("-c", code))
     assert moments == params + params
     assert any("fsdp" in spec for spec in params)
     assert share == 1 / 8
