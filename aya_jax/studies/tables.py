@@ -61,9 +61,9 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
     @property
-    def noted(self) -> bool:
-        """Whether any cell has small print: then every number leaves room for it, so that numbers stay aligned."""
-        return any(cell.note for row in self.rows for cell in row)
+    def noted(self) -> list[bool]:
+        """Which columns have a cell with small print: there every number leaves room for it, so that numbers stay aligned."""
+        return [any(cell.note for cell in column) for column in zip(*self.rows, strict=True)]
 
 
 def differences_table(
