@@ -6,18 +6,20 @@ what runs it. So help and mistakes come at once, without JAX.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
-import importlib
+import gc
 import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aya_jax
+from aya_jax.config.loading import load
 
 if TYPE_CHECKING:
     from aya_jax.config import Resolved
@@ -211,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from aya_jax.config.errors import UserError
 
     _quieten(os.environ)
+    atexit.register(gc.freeze)  # else the interpreter looks through every object several times before it ends
     try:
         _dispatch(parse_arguments(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -343,12 +346,6 @@ def _run_together(
         os.environ[variable] = ",".join(filter(None, hosts))
     limits = {name: int(flags[name]) for name in ("join_timeout", "heartbeat_timeout") if name in flags}
     run_together(launch, prepare, run, **limits)
-
-
-def load(path: str) -> Any:
-    """What "module:attribute" names."""
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def set_xla_flags(flags: Sequence[str], environ: MutableMapping[str, str]) -> None:

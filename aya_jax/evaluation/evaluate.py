@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from rich.console import Console
 
 from aya_jax.config import Resolved, UserError
+from aya_jax.config.loading import load
 from aya_jax.evaluation.config import EvaluateConfig
 from aya_jax.evaluation.subject import Setting
 from aya_jax.interop.model_dir import ModelDir, find_model, trained_with
@@ -44,7 +44,7 @@ def run(resolved: Resolved[EvaluateConfig]) -> None:
     model = Transformer(found.config, precision, config.mesh.logical_axes)
     file = results_file(config, found)
     with needing_harness():
-        _load(config.measure.RUN)(Setting(resolved, found, model, mesh, file, console))
+        load(config.measure.RUN)(Setting(resolved, found, model, mesh, file, console))
 
 
 def run_on_texts(resolved: Resolved[EvaluateConfig], console: Console) -> None:
@@ -52,7 +52,7 @@ def run_on_texts(resolved: Resolved[EvaluateConfig], console: Console) -> None:
     config = resolved.config
     file = Path(config.run_dir) / FOLDER / f"{config.name}.json"
     with needing_harness():
-        _load(config.measure.RUN_ON_TEXTS)(resolved, file, console)
+        load(config.measure.RUN_ON_TEXTS)(resolved, file, console)
 
 
 @contextlib.contextmanager
@@ -62,12 +62,6 @@ def needing_harness() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(f"benchmarks need {error.name}: pip install 'aya_jax[eval]'") from error
-
-
-def _load(path: str) -> Callable[..., None]:
-    """A function by "module:name": imported when it is wanted, since some take seconds."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def results_file(config: EvaluateConfig, found: ModelDir) -> Path:

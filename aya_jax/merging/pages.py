@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from aya_jax.merging.tensor import HostBlocks
 
-_KEPT = 16  # blocks of a tensor that stay in memory
+_KEPT = 4  # blocks of a tensor that stay in memory
 
 
 def release(array: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from aya_jax.merging.pages import release
 from aya_jax.merging.sources import Source
 
 _ENTRIES = 1 << 17  # at a time, which a processor's cache holds
-_KEPT = 256  # times as many, whose pages stay in memory
+_KEPT = 32  # times as many, whose pages stay in memory
 _THREADS = 2
 _EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 _THREADS = 2
-_WAITING = 16  # pieces of a tensor
+_WAITING = 4  # pieces of a tensor
 _TENSORS = 3  # that are made, or wait to be taken
 _POLL_SECONDS = 0.1
 

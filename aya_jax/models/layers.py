@@ -71,6 +71,13 @@ class LayerKind:
 Attend = Callable[[LayerKind, jax.Array, jax.Array, jax.Array], jax.Array]
 """Rotated queries [B, S, H, hd], keys and values [B, S, KV, hd] of a layer -> [B, S, H, hd]: over the sequence itself in
 training, over a cache in decoding."""
+Keep = Callable[[jax.Array], jax.Array]
+"""Of [B, S, ...] the positions whose output is wanted, [G, N, ...]."""
+
+
+def keep_all(array: jax.Array) -> jax.Array:
+    """Every position's output is wanted."""
+    return array
 
 
 def attend_within(
@@ -256,7 +263,7 @@ def block(
     inputs: jax.Array,
     angles: Rotation,
     attend: Attend,
-    keep: Callable[[jax.Array], jax.Array] = lambda array: array,
+    keep: Keep = keep_all,
 ) -> jax.Array:
     """One layer: [B, S, D] -> [B, S, D].
 
@@ -266,8 +273,7 @@ def block(
       inputs: [B, S, D].
       angles: of every position.
       attend: as in `Attend`.
-      keep: of [B, S, ...] the positions whose output is wanted, those for which `attend` gives one; the others are only keys
-        and values.
+      keep: the positions whose output is wanted, those for which `attend` gives one; the others are only keys and values.
     """
     inputs = checkpoint_name(inputs, LAYER_INPUT)
     if config.block == "parallel":

@@ -92,7 +92,9 @@ class Transformer:
         return TokenScores(*(from_shards(score, self.rules) for score in scores))
 
     def score_at(self, params: Any, batch: Batch, places: jax.Array, targets: jax.Array) -> TokenScores:
-        """Scores of given targets at given places: the head works on those places only.
+        """Scores of given targets at given places: the head works on those places only, as does most of the last layer.
+
+        For evaluation: gradients through it would cost more than those of `__call__`.
 
         Args:
           params: as `init` gives them.
@@ -104,9 +106,12 @@ class Transformer:
         Returns:
           scores [G, N].
         """
-        hidden = self.hidden(params, batch)
-        hidden = hidden.reshape(places.shape[0], -1, hidden.shape[-1])
-        return self._scores(params, jnp.take_along_axis(hidden, places[..., None], axis=1), targets)
+
+        def keep(array: jax.Array) -> jax.Array:
+            parts = from_shards(array, self.rules).reshape(places.shape[0], -1, *array.shape[2:])
+            return jnp.take_along_axis(parts, places.reshape(*places.shape, *[1] * (array.ndim - 2)), axis=1)
+
+        return self._scores(params, self._hidden(params, batch, keep), targets)
 
     def _scores(self, params: Any, hidden: jax.Array, targets: jax.Array) -> TokenScores:
         head, scale = self._head(params), self.config.logit_scale
@@ -135,8 +140,8 @@ class Transformer:
     def _head(self, params: Any) -> jax.Array:
         return params["embedding" if self.config.tie_embeddings else "head"]["table"]
 
-    def _hidden(self, params: Any, batch: Batch) -> jax.Array:
-        """`hidden` with positions in the order of `to_shards`."""
+    def _hidden(self, params: Any, batch: Batch, keep: layers.Keep = layers.keep_all) -> jax.Array:
+        """`hidden` with positions in the order of `to_shards`; or of those only that `keep` takes."""
         config, tokens = self.config, batch["tokens"]
         positions = batch.get("positions")
         if positions is None:
@@ -152,7 +157,7 @@ class Transformer:
             x = lookup(params["embedding"]["table"], tokens, rules=self.rules, dtype=jnp.dtype(self.precision.compute))
         x = layers.pin("residual", x, self.rules)
         angles = layers.rotation(config, to_shards(positions, self.rules))
-        x = self._layers(params["layers"], x, angles, segment_ids, bounds)
+        x = self._layers(params["layers"], x, angles, segment_ids, bounds, keep)
         return layers.pin("final", layers.norm(config, params["final_norm"]["scale"], x), self.rules)
 
     def _layers(
@@ -162,23 +167,37 @@ class Transformer:
         angles: layers.Rotation,
         segment_ids: jax.Array | None,
         bounds: tuple[jax.Array, jax.Array] | None,
+        keep: layers.Keep,
     ) -> jax.Array:
-        """All layers, scanned by groups of one period of layer kinds."""
+        """All layers, scanned by groups of one period of layer kinds; of the last layer's outputs those that `keep` takes."""
         kinds = layers.layer_kinds(self.config)
         groups = self.config.num_layers // len(kinds)
+        params = jax.tree.map(lambda stacked: stacked.reshape(groups, len(kinds), *stacked.shape[1:]), params)
 
-        def layer(kind, params, x, angles, segment_ids, bounds):
+        def layer(kind, params, x, angles, segment_ids, bounds, *, keep):
             attend = layers.attend_within(self.precision, self.rules, segment_ids, bounds)
-            return layers.block(self.config, self.precision, self.rules, kind, params, x, angles, attend)
 
-        def group(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
+            def attend_and_keep(*heads):
+                return keep(attend(*heads))
+
+            return layers.block(self.config, self.precision, self.rules, kind, params, x, angles, attend_and_keep, keep)
+
+        def group(x: jax.Array, params: Any, keep: layers.Keep = layers.keep_all) -> tuple[jax.Array, None]:
             for index, kind in enumerate(kinds):
                 of_layer = jax.tree.map(lambda stacked, index=index: stacked[index], params)
-                x = self._remat(functools.partial(layer, kind))(of_layer, x, angles, segment_ids, bounds)
+                wanted = keep if index == len(kinds) - 1 else layers.keep_all
+                x = self._remat(functools.partial(layer, kind, keep=wanted))(of_layer, x, angles, segment_ids, bounds)
             return x, None
 
-        params = jax.tree.map(lambda stacked: stacked.reshape(groups, len(kinds), *stacked.shape[1:]), params)
-        return jax.lax.scan(group, x, params, unroll=self._unroll())[0]
+        if keep is layers.keep_all:
+            return jax.lax.scan(group, x, params, unroll=self._unroll())[0]
+
+        def numbered(x: jax.Array, number: jax.Array | int, keep: layers.Keep = layers.keep_all) -> tuple[jax.Array, None]:
+            return group(x, jax.tree.map(lambda stacked: stacked[number], params), keep)
+
+        # By numbers: to scan all groups but one, their parameters would be copied.
+        x, _ = jax.lax.scan(numbered, x, jnp.arange(groups - 1), unroll=max(1, min(self._unroll(), groups - 1)))
+        return numbered(x, groups - 1, keep)[0]
 
     def _remat(self, function: Callable) -> Callable:
         if self.precision.remat == "none":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aya_jax import config as configuration
+from aya_jax.config.loading import load
 from aya_jax.config.source import parse_value
 from aya_jax.studies.config import StageConfig, StudyConfig
 from aya_jax.studies.needs import (
@@ -176,8 +177,6 @@ def _verb(name: str) -> Verb:
 
 
 def _root_class(verb: str) -> type:
-    from aya_jax.cli import load
-
     return load(_verb(verb).root)
 
 

@@ -53,6 +53,20 @@ def test_scores_equal_those_of_transformers(name):
     assert scores.log_probs.dtype == scores.lse.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("unroll", [None, 1])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_at_places_equal_those_of_transformers(name, unroll):
+    model, params, tokens, logits = golden(name)
+    model = dataclasses.replace(model, precision=PrecisionConfig(unroll=unroll))
+    rng = np.random.default_rng(0)
+    for parts in (1, 2):  # the batch as one part of two rows, and each row for itself
+        places = rng.integers(0, tokens.size // parts, (parts, 9))  # in no order, some of them twice
+        targets = rng.integers(0, model.config.vocab_size, places.shape)
+        scores = jax.jit(model.score_at)(params, {"tokens": tokens}, jnp.asarray(places), jnp.asarray(targets))
+        there = log_softmax(logits).reshape(parts, -1, logits.shape[-1])[np.arange(parts)[:, None], places]
+        np.testing.assert_allclose(scores.log_probs, np.take_along_axis(there, targets[..., None], -1)[..., 0], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_interleaved_read_as_half_is_noticed(name):
     model, params, tokens, logits = golden(name)
