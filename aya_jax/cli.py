@@ -111,6 +111,12 @@ VERBS: dict[str, Verb] = {
         "aya_jax.studies.merge_map:run",
         "where models pull their base in different directions: cosines, signs and norms by layer and matrix",
     ),
+    "select": Verb(
+        "aya_jax.selection.config:SelectConfig",
+        "aya_jax.studies.selection:run",
+        "the rows to train on: diverse by clusters, good by a quality, or both",
+        base=("select/base.gin",),
+    ),
     "generate": Verb(
         "aya_jax.inference.generate_config:GenerateConfig",
         "aya_jax.inference.generate:run",
@@ -163,6 +169,9 @@ MACROS = {
     "TRAINED": "files of answers by what each model was trained on",
     "PAIRS": "files of pairs of answers",
     "PROMPT": "a text to go on from",
+    "ROWS": "files of rows to choose from",
+    "BUDGET": "rows to take",
+    "PREVIOUS": "the RUN_DIR of the round of selection before",
     "INPUT": "a JSONL file of prompts",
     "OUTPUT": "the JSONL file that answers are written to",
     "SOURCE": "a model to convert",

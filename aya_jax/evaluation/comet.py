@@ -21,7 +21,7 @@ from aya_jax.config import UserError
 from aya_jax.evaluation import comet_worker
 from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.config import TranslationConfig
-from aya_jax.evaluation.subject import Track
+from aya_jax.training.console import Track
 
 _CHUNK = 1024  # segments after which what is known is kept
 

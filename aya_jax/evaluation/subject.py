@@ -7,14 +7,12 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aya_jax.config import Resolved, UserError
 from aya_jax.data.chat import ChatTokenizer
@@ -31,7 +29,6 @@ from aya_jax.training.state import abstract_params
 
 ANSWERS = "answers"
 _NAMES = ("model", "name")  # in a heading, what a person calls things: no part of the question
-Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Ask = Callable[[Answers], tuple[Mapping[str, Any], Sequence[Sample]]]
 
 
@@ -181,16 +178,3 @@ def known_summary(
         console.print(f"{file} is there for these {of}.")
         return known
     return None
-
-
-def tracker(console: Console) -> Track:
-    """Progress bars on a terminal."""
-
-    @contextlib.contextmanager
-    def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
-        columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(label, total=total)
-            yield lambda count: progress.advance(task, count)
-
-    return track

@@ -7,9 +7,10 @@ from typing import Any
 
 from aya_jax.config import UserError
 from aya_jax.evaluation.answers import Answers
-from aya_jax.evaluation.subject import Subject, Track
+from aya_jax.evaluation.subject import Subject
 from aya_jax.inference.config import EngineConfig
 from aya_jax.inference.protocol import FailedResponse, Request, Response
+from aya_jax.training.console import Track
 
 
 def write_texts(

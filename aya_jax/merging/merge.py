@@ -108,10 +108,14 @@ def merged_blocks(plan: Plan, name: str, blocks: Sequence[tensor.Blocks]) -> Ite
     """
     recipe = plan.recipe
     base, models = (None, blocks) if recipe.base is None else (blocks[0], blocks[1:])
-    digests = [source.digest for source in plan.sources][len(blocks) - len(models) :]
+    drawn = plan.settings[name].about.sparsifier in (
+        "random",
+        "ranked",
+    )  # an identity may take a look at all of a model
+    names = [source.identity if drawn else source.name for source in plan.sources][len(blocks) - len(models) :]
     try:
         yield from tensor.merge(
-            name, plan.settings[name], base, models, names=digests, seed=recipe.seed, dtype=plan.dtype
+            name, plan.settings[name], base, models, names=names, seed=recipe.seed, dtype=plan.dtype
         )
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from aya_jax.models.config import TransformerConfig
 
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 """Tensors with a row for each token."""
+_BEGINNING = 16_384  # entries of a tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,19 @@ class Source:
     config: TransformerConfig
     reader: TensorReader
     digest: str
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What random masks are made of: a model that is trained again to the same bits has the same, though the files of a
+        checkpoint never are the same bytes twice. Of a checkpoint it is made of the beginning of every tensor."""
+        if self.found.kind != "checkpoint":
+            return self.digest
+        found = hashlib.sha256()
+        for name, shape in self.shapes().items():
+            beginning = self.read(name).reshape(-1)[:_BEGINNING]
+            found.update(f"{name} {shape}".encode())
+            found.update(beginning.astype(np.float32).tobytes())
+        return found.hexdigest()
 
     def read(self, name: str) -> np.ndarray:
         """A tensor; of a table the rows that the model has."""

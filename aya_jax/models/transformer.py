@@ -192,7 +192,9 @@ class Transformer:
         if keep is layers.keep_all:
             return jax.lax.scan(group, x, params, unroll=self._unroll())[0]
 
-        def numbered(x: jax.Array, number: jax.Array | int, keep: layers.Keep = layers.keep_all) -> tuple[jax.Array, None]:
+        def numbered(
+            x: jax.Array, number: jax.Array | int, keep: layers.Keep = layers.keep_all
+        ) -> tuple[jax.Array, None]:
             return group(x, jax.tree.map(lambda stacked: stacked[number], params), keep)
 
         # By numbers: to scan all groups but one, their parameters would be copied.

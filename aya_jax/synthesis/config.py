@@ -12,6 +12,9 @@ from aya_jax.inference.remote_config import address_problem
 from aya_jax.objectives.config import PolicyGradientConfig, PreferenceConfig
 from aya_jax.training.config import TrainConfig
 
+FLAGS = ("empty", "refusal", "truncated", "template_leak", "wrong_language", "echo", "repetition", "translationese")
+"""What a look at an answer may find wrong (`row_checks`)."""
+
 
 @configurable
 @dataclass(frozen=True, kw_only=True)

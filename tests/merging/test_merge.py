@@ -19,6 +19,7 @@ from aya_jax.interop.adapter import Adapter, Factors, write_adapter
 from aya_jax.interop.model_dir import find_model
 from aya_jax.merging.merge import working_folder
 from aya_jax.merging.methods import METHODS
+from aya_jax.merging.sources import open_source
 from tests.merging.chat_models import chat_model
 from tests.merging.models import edit, merge, tensors, variant
 from tests.training import small_run
@@ -101,6 +102,28 @@ def test_run_directories_hugging_face_directories_and_adapters_mix(three, tmp_pa
     for number, third in enumerate((tmp_path / "lora", f"{c}+{tmp_path / 'lora'}")):
         assert merge("merge/linear.gin", tmp_path / f"merged{number}", ours, b, third) == 0
         assert_same(tensors(tmp_path / f"merged{number}"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("file", ["merge/dare_ties.gin", "merge/della.gin"])
+def test_random_masks_are_those_of_the_weights_and_not_of_a_checkpoints_files(three, tmp_path, file):
+    """A model that is trained again to the same bits is in other bytes on disk, of which merges know nothing."""
+    base, a, b = three
+    saved = {}
+    for name, source in (("once", a), ("again", a), ("other", b)):
+        assert main(["convert", f"--gin.SOURCE={source}", f"--gin.TARGET={tmp_path / name}"]) == 0
+        if name == "again":  # as Orbax, which names the file of its values anew each time
+            checkpoint = tmp_path / name / "checkpoints" / "0"
+            (checkpoint / "params" / "named_anew").write_bytes(b"")
+            (checkpoint / "checksums.json").unlink()
+        saved[name] = open_source(str(tmp_path / name), print)
+    assert saved["once"].digest != saved["again"].digest  # so the test says something
+    assert saved["once"].identity == saved["again"].identity != saved["other"].identity
+    merged = {}
+    for name in ("once", "again"):
+        assert merge(file, tmp_path / f"merged_{name}", tmp_path / name, b, BASE=base, densities=0.5) == 0
+        merged[name] = tensors(tmp_path / f"merged_{name}")
+    assert_same(merged["again"], merged["once"], atol=0)
+    assert open_source(str(a), print).identity == open_source(str(a), print).digest
 
 
 def test_checkpoints_of_a_run_are_averaged_or_their_moving_average_is_taken(three, tmp_path, capsys):

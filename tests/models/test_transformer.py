@@ -64,7 +64,9 @@ def test_scores_at_places_equal_those_of_transformers(name, unroll):
         targets = rng.integers(0, model.config.vocab_size, places.shape)
         scores = jax.jit(model.score_at)(params, {"tokens": tokens}, jnp.asarray(places), jnp.asarray(targets))
         there = log_softmax(logits).reshape(parts, -1, logits.shape[-1])[np.arange(parts)[:, None], places]
-        np.testing.assert_allclose(scores.log_probs, np.take_along_axis(there, targets[..., None], -1)[..., 0], atol=1e-4)
+        np.testing.assert_allclose(
+            scores.log_probs, np.take_along_axis(there, targets[..., None], -1)[..., 0], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", CONFIGS)

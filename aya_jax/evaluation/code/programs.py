@@ -27,11 +27,12 @@ from aya_jax.evaluation.code.problems import (
 from aya_jax.evaluation.code.sandbox import Limits, check_protection, run_programs
 from aya_jax.evaluation.config import CodeConfig
 from aya_jax.evaluation.results import Sample
-from aya_jax.evaluation.subject import Setting, Subject, Track, tracker
+from aya_jax.evaluation.subject import Setting, Subject
 from aya_jax.evaluation.tables import show
 from aya_jax.evaluation.writing import write_texts
 from aya_jax.inference.protocol import Prompt, Request
 from aya_jax.parallel.distributed import agree_on
+from aya_jax.training.console import Track, tracker
 
 _AT_A_TIME = 64  # problems whose programs are run between two looks at the progress
 

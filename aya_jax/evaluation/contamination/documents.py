@@ -17,7 +17,7 @@ from aya_jax.data.vocabulary import Vocabulary
 from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.contamination.config import ContaminationConfig
 from aya_jax.evaluation.contamination.overlap import Search
-from aya_jax.evaluation.subject import Track
+from aya_jax.training.console import Track
 
 _DOCUMENTS, _TOKENS = 4096, 1 << 20  # of a block, at most; one document is a block, however long it is
 

@@ -24,7 +24,7 @@ from aya_jax.evaluation.contamination.overlap import EvaluationRow, RowOverlap, 
 from aya_jax.evaluation.contamination.results import read_records
 from aya_jax.evaluation.contamination.rows import Evaluation, gather, read_evaluations
 from aya_jax.evaluation.results import Sample, plain, read_summary, samples_file, summarize
-from aya_jax.evaluation.subject import tracker
+from aya_jax.training.console import tracker
 
 _LONGEST_PASSAGE = 1000  # characters that a record keeps
 _SHOWN = 3

@@ -30,9 +30,10 @@ from aya_jax.evaluation.harness.task_index import TaskIndex
 from aya_jax.evaluation.harness.translations import TranslationScorer
 from aya_jax.evaluation.results import Sample, plain
 from aya_jax.evaluation.scoring import Scorer
-from aya_jax.evaluation.subject import Setting, Subject, Track, tracker
+from aya_jax.evaluation.subject import Setting, Subject
 from aya_jax.evaluation.tables import show
 from aya_jax.inference.protocol import Generator
+from aya_jax.training.console import Track, tracker
 
 
 def run(setting: Setting) -> None:

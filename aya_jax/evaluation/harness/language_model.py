@@ -24,10 +24,10 @@ from aya_jax.data.chat import ChatTokenizer, Message
 from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.likelihoods import Score, known_or_scored, likelihood_keys
 from aya_jax.evaluation.scoring import Continuation, Likelihood
-from aya_jax.evaluation.subject import Track
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import FailedResponse, Generator, Request
 from aya_jax.parallel.distributed import check_same
+from aya_jax.training.console import Track
 
 _PASSED_ON = {"temperature": float, "top_p": float, "top_k": int, "repetition_penalty": float, "min_p": float}
 _IGNORED = {"do_sample", "num_beams", "use_cache"}

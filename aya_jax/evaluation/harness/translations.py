@@ -12,7 +12,6 @@ from aya_jax.evaluation.comet import Comet, Segment
 from aya_jax.evaluation.config import TranslationConfig
 from aya_jax.evaluation.corpora import is_translation, translation
 from aya_jax.evaluation.results import Sample
-from aya_jax.evaluation.subject import Track
 from aya_jax.evaluation.translation import (
     COMET,
     SPBLEU,
@@ -21,6 +20,7 @@ from aya_jax.evaluation.translation import (
     segment_mean,
     sentence_scores,
 )
+from aya_jax.training.console import Track
 
 
 class TranslationScorer:

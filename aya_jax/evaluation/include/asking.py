@@ -13,10 +13,11 @@ from aya_jax.evaluation.include.prompts import LETTERS, Question, Style, has_wor
 from aya_jax.evaluation.include.rows import Exams
 from aya_jax.evaluation.likelihoods import known_or_scored
 from aya_jax.evaluation.scoring import Continuation, Likelihood, Scorer
-from aya_jax.evaluation.subject import Subject, Track
+from aya_jax.evaluation.subject import Subject
 from aya_jax.evaluation.writing import write_texts
 from aya_jax.inference.config import SamplingConfig
 from aya_jax.inference.protocol import Prompt, Request
+from aya_jax.training.console import Track
 
 _LIKELIHOOD_ROOM = 4  # tokens that a letter may be
 

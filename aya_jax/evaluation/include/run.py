@@ -25,7 +25,8 @@ from aya_jax.evaluation.include.prompts import Style, prompt
 from aya_jax.evaluation.include.rows import Exams, load
 from aya_jax.evaluation.include.scores import parse_answer, score_choices, splits, summarize
 from aya_jax.evaluation.results import Sample, plain
-from aya_jax.evaluation.subject import Setting, Subject, tracker
+from aya_jax.evaluation.subject import Setting, Subject
+from aya_jax.training.console import tracker
 
 _SHOWN = ("language", "regional", "regional_feature", "domain", "level", "training")
 

@@ -96,7 +96,7 @@ def identity(config: JudgeConfig) -> str:
 
 @contextmanager
 def _sitting(config: JudgeConfig, file: Path, calls: int, console: Console) -> Iterator[Sitting]:
-    from aya_jax.evaluation.subject import tracker
+    from aya_jax.training.console import tracker
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)

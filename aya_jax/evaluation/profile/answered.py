@@ -11,10 +11,11 @@ from aya_jax.config import UserError
 from aya_jax.evaluation.answers import Answers, question
 from aya_jax.evaluation.profile.config import ProfileConfig
 from aya_jax.evaluation.rows import Row, read_rows
-from aya_jax.evaluation.subject import Subject, Track
+from aya_jax.evaluation.subject import Subject
 from aya_jax.evaluation.writing import write_texts
 from aya_jax.inference import prompts
 from aya_jax.inference.protocol import Request, Response
+from aya_jax.training.console import Track
 
 _IDS = ("question_id", "uid", "source_id", "id")
 """As in `judging.load`: what translations of a prompt share comes first."""

@@ -27,8 +27,9 @@ from aya_jax.evaluation.profile.bias_files import Item, group, load_items
 from aya_jax.evaluation.profile.bias_items import BbqItem, StereoSetItem
 from aya_jax.evaluation.results import Sample, plain
 from aya_jax.evaluation.scoring import Scorer
-from aya_jax.evaluation.subject import Setting, Track, tracker
+from aya_jax.evaluation.subject import Setting
 from aya_jax.inference.prompts import digest
+from aya_jax.training.console import Track, tracker
 
 LANGUAGE = "en"
 UNITS = {"acc": "%", "bias": "%", "prefers_stereotype": "%", "related": "%"}

@@ -27,9 +27,10 @@ from aya_jax.evaluation.profile.config import ProfileConfig
 from aya_jax.evaluation.profile.text_metrics import METRICS, text_profile
 from aya_jax.evaluation.profile.toxicity import Scorer, find_scorer, lexicon_scorer, score_answers, toxicity_metrics
 from aya_jax.evaluation.results import Sample, plain, write
-from aya_jax.evaluation.subject import ANSWERS, Setting, known_summary, tracker
+from aya_jax.evaluation.subject import ANSWERS, Setting, known_summary
 from aya_jax.inference.prompts import digest
 from aya_jax.parallel.distributed import agree_on
+from aya_jax.training.console import tracker
 
 FAMILY = "profile"
 UNITS = {
