@@ -45,7 +45,7 @@ class Clustering:
       labels: int32 [N], the centre that each row is nearest to.
       distances: float32 [N], the squares of the distances to it.
       inertia: their sum.
-      iterations: passes over all rows that moved the centres.
+      iterations: passes over all rows that moved centres.
     """
 
     centres: np.ndarray
@@ -181,18 +181,21 @@ class _Rows:
 def _lloyd(
     rows: _Rows, centres: jax.Array | np.ndarray, count: int, iterations: int, tolerance: float
 ) -> tuple[jax.Array | np.ndarray, int]:
-    """Passes over the first rows; the centres, and how many passes moved them."""
+    """Passes over the first rows, each to move the centres or to seed those without rows; the centres, and how many passes."""
     before = np.inf
     for done in range(iterations):
         found = _assign(rows.placed, centres, count, mesh=rows.mesh, chunk=rows.chunk, one_hot=rows.one_hot)
         labels, distances, sums, counts, inertias = found
         counts, inertia = np.asarray(counts), np.asarray(inertias, np.float64).sum()
-        moved = _means(centres, sums, counts)
-        if not counts.all():
-            moved, _, _, _ = _reseed(rows.placed, moved, labels, distances, count, mesh=rows.mesh)
-        elif inertia >= (1 - tolerance) * before:
-            return moved, done + 1
-        centres, before = moved, inertia
+        if (
+            not counts.all()
+        ):  # means of rows that go elsewhere could be farther from those that stay: they wait for a pass
+            centres, _, _, _ = _reseed(rows.placed, centres, labels, distances, count, mesh=rows.mesh)
+            continue
+        centres = _means(sums, counts)
+        if inertia >= (1 - tolerance) * before:
+            return centres, done + 1
+        before = inertia
     return centres, iterations
 
 
@@ -316,9 +319,9 @@ def _assign(
 
 
 @jax.jit
-def _means(centres: jax.Array, sums: jax.Array, counts: jax.Array) -> jax.Array:
-    """Clusters' means [K, D]; a cluster without rows keeps its centre."""
-    return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centres)
+def _means(sums: jax.Array, counts: jax.Array) -> jax.Array:
+    """Clusters' means [K, D], of clusters that have rows."""
+    return sums / counts[:, None]
 
 
 @functools.partial(jax.jit, static_argnames=("mesh",))
