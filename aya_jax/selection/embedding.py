@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,7 +29,7 @@ from aya_jax.selection.config import (
     ModelStatesConfig,
     SentenceTransformersConfig,
 )
-from aya_jax.selection.kept import kept_parts
+from aya_jax.selection.kept import Workplace, kept_parts
 from aya_jax.selection.principal import principal
 from aya_jax.selection.rows import Row
 from aya_jax.synthesis.reward_scorer import whole_shards
@@ -49,10 +48,7 @@ def embed(
     rows: Sequence[Row],
     read: int,
     of: str,
-    folder: Path,
-    mesh: Mesh,
-    rules: LogicalAxes,
-    say: Callable[[str], None],
+    at: Workplace,
     advance: Callable[[int], None],
 ) -> tuple[np.ndarray, str]:
     """Vectors of rows, float32 [N, D], and what they are known by.
@@ -62,9 +58,7 @@ def embed(
       rows: which.
       read: rows that there were, before some were left out.
       of: what the rows are known by.
-      folder: where vectors are kept, by what they are known by.
-      mesh, rules: that a model runs on.
-      say: is told what the user should know.
+      at: where it is kept, and what a model runs on.
       advance: told of how many more rows there is a vector.
 
     Raises:
@@ -76,14 +70,14 @@ def embed(
         advance(len(rows))
     else:
         texts = [row.text for row in rows]
-        open_embedder, about = _embedder(config, texts, mesh, rules, say)
+        open_embedder, about = _embedder(config, texts, at)
         digest = hashlib.sha256(json.dumps([of, about]).encode()).hexdigest()[:16]
         opened = functools.cache(open_embedder)  # a model is loaded where something is left to embed
 
         def compute(some: slice) -> np.ndarray:
             return opened()(texts[some])
 
-        vectors = kept_parts(folder / f"embeddings-{digest}", len(texts), _PART, compute, advance)
+        vectors = kept_parts(at.folder / f"embeddings-{digest}", len(texts), _PART, compute, advance)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise UserError(
@@ -107,9 +101,7 @@ def _given(config: GivenEmbeddingsConfig, rows: int) -> np.ndarray:
 def _embedder(
     config: HashedNgramsConfig | ModelStatesConfig | SentenceTransformersConfig,
     texts: Sequence[str],
-    mesh: Mesh,
-    rules: LogicalAxes,
-    say: Callable[[str], None],
+    at: Workplace,
 ) -> tuple[Callable[[], Embed], list[Any]]:
     """What opens what embeds, and what its vectors depend on."""
     if isinstance(config, HashedNgramsConfig):
@@ -126,9 +118,9 @@ def _embedder(
         return of_ngrams, ["hashed n-grams", config.sizes, config.dims]
     if isinstance(config, SentenceTransformersConfig):
         return functools.partial(_sentence_transformer, config), ["sentence-transformers", config.name]
-    found = find_model(config.model_dir, say)
+    found = find_model(config.model_dir, at.say)
     about = ["states", weights_digest(found), config.pooling, config.max_tokens]
-    return lambda: ModelStates(found, config, mesh, rules), about
+    return lambda: ModelStates(found, config, at.mesh, at.rules), about
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

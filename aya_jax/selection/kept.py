@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
 from aya_jax.config import UserError
 from aya_jax.config.files import write_atomic
+from aya_jax.parallel.config import LogicalAxes
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What all steps of a selection are given.
+
+    Attributes:
+      folder: where what they compute is kept.
+      mesh, rules: that models run on.
+      say: is told what the user should know.
+    """
+
+    folder: Path
+    mesh: Mesh
+    rules: LogicalAxes
+    say: Callable[[str], None]
 
 
 def kept_parts(

@@ -7,20 +7,17 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from aya_jax.config import UserError
 from aya_jax.config.snapshot import to_plain
 from aya_jax.data.chat import ChatTokenizer
 from aya_jax.interop.model_dir import find_model, weights_digest
 from aya_jax.models.config import PrecisionConfig
-from aya_jax.parallel.config import LogicalAxes
 from aya_jax.selection.config import ColumnConfig, PerplexityConfig, Quality
-from aya_jax.selection.kept import kept_parts
+from aya_jax.selection.kept import Workplace, kept_parts
 from aya_jax.selection.rows import Row
 from aya_jax.synthesis.config import RewardModelConfig
 from aya_jax.synthesis.reward_scorer import LogProbScorer
@@ -35,10 +32,7 @@ def score(
     config: Quality,
     rows: Sequence[Row],
     of: str,
-    folder: Path,
-    mesh: Mesh,
-    rules: LogicalAxes,
-    say: Callable[[str], None],
+    at: Workplace,
     advance: Callable[[int], None],
 ) -> np.ndarray:
     """The quality of rows, float32 [N]; not a number where there is none.
@@ -47,9 +41,7 @@ def score(
       config: how.
       rows: which.
       of: what the rows are known by.
-      folder: where scores are kept.
-      mesh, rules: that a model runs on.
-      say: is told what the user should know.
+      at: where it is kept, and what a model runs on.
       advance: told of how many more rows there is a score.
 
     Raises:
@@ -60,15 +52,15 @@ def score(
         return np.array([_number(row, config.field) for row in rows], np.float32)
     about: list[Any] = [type(config).__name__, to_plain(config)]
     if isinstance(config, PerplexityConfig | RewardModelConfig):
-        about = [type(config).__name__, weights_digest(find_model(config.model_dir, say))]
+        about = [type(config).__name__, weights_digest(find_model(config.model_dir, at.say))]
     digest = hashlib.sha256(json.dumps([of, about], sort_keys=True).encode()).hexdigest()[:16]
-    opened = functools.cache(lambda: _scorer(config, mesh, rules, say))
+    opened = functools.cache(lambda: _scorer(config, at))
 
     def compute(some: slice) -> np.ndarray:
         return np.array(opened()(rows[some]), np.float32)
 
     size = _PART_BY_MODEL if isinstance(config, PerplexityConfig) else _PART
-    return kept_parts(folder / f"quality-{digest}", len(rows), size, compute, advance)
+    return kept_parts(at.folder / f"quality-{digest}", len(rows), size, compute, advance)
 
 
 def _number(row: Row, name: str) -> float:
@@ -78,20 +70,20 @@ def _number(row: Row, name: str) -> float:
     return float(value)
 
 
-def _scorer(config: Quality, mesh: Mesh, rules: LogicalAxes, say: Callable[[str], None]) -> Score:
+def _scorer(config: Quality, at: Workplace) -> Score:
     if isinstance(config, PerplexityConfig):
-        return _bits_per_byte(config, mesh, rules, say)
-    judge = open_scorer(config, mesh, rules, say)
+        return _bits_per_byte(config, at)
+    judge = open_scorer(config, at.mesh, at.rules, at.say)
     return lambda rows: judge.score([Answer(row.messages, row.answer, dict(row.fields)) for row in rows])
 
 
-def _bits_per_byte(config: PerplexityConfig, mesh: Mesh, rules: LogicalAxes, say: Callable[[str], None]) -> Score:
+def _bits_per_byte(config: PerplexityConfig, at: Workplace) -> Score:
     """Minus a row's bits per byte; of a row that is longer than the model reads, those of its beginning."""
-    found = find_model(config.model_dir, say)
+    found = find_model(config.model_dir, at.say)
     if found.tokenizer is None:
         raise UserError(f"{found.path}: there is no tokenizer beside the weights")
     tokenizer, longest = ChatTokenizer.open(found.tokenizer), found.config.max_sequence_length
-    judge = LogProbScorer(found, PrecisionConfig(), mesh, rules, config.rows)
+    judge = LogProbScorer(found, PrecisionConfig(), at.mesh, at.rules, config.rows)
 
     def score_rows(rows: Sequence[Row]) -> list[float]:
         sequences = [tokenizer.encode_text(row.text)[:longest] for row in rows]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jax.sharding import Mesh
 
 from aya_jax.config import UserError
 from aya_jax.selection.clusters import Clusters, shares_of
 from aya_jax.selection.config import SelectConfig
+from aya_jax.selection.kept import Workplace
 from aya_jax.selection.quality import score
 from aya_jax.selection.refine import cluster_gains, new_weights
 from aya_jax.selection.results import PROMPTS, Round, read_answers, read_selection
@@ -25,9 +25,7 @@ def before(
     config: SelectConfig,
     rows: Sequence[Row],
     clusters: Clusters | None,
-    folder: Path,
-    mesh: Mesh,
-    say: Callable[[str], None],
+    at: Workplace,
     track: Track,
 ) -> Round:
     """What earlier rounds leave: nothing in the first."""
@@ -55,7 +53,7 @@ def before(
     about = hashlib.sha256(json.dumps(answered, sort_keys=True).encode()).hexdigest()
     with track("answers", 2 * len(asked)) as advance:
         theirs, ours = (
-            score(config.quality, some, f"{about} {whose}", folder, mesh, config.mesh.logical_axes, say, advance)
+            score(config.quality, some, f"{about} {whose}", at, advance)
             for whose, some in (("model's", replaced), ("rows'", [rows[number] for number in asked]))
         )
     for number, gain in zip(asked, np.asarray(ours, np.float64) - np.asarray(theirs, np.float64), strict=True):

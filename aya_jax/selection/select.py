@@ -16,6 +16,7 @@ from aya_jax.selection.checks import sift
 from aya_jax.selection.clusters import Clusters, cluster, shares_of
 from aya_jax.selection.config import SelectConfig
 from aya_jax.selection.embedding import embed
+from aya_jax.selection.kept import Workplace
 from aya_jax.selection.quality import score
 from aya_jax.selection.results import Round, Selection
 from aya_jax.selection.rows import read
@@ -28,7 +29,7 @@ def select(config: SelectConfig, mesh: Mesh, say: Callable[[str], None], track: 
     Raises:
       UserError: rows are wrong, there are too few of them, or what they are to be chosen by is not to be had.
     """
-    folder, rules = Path(config.kept_dir or config.run_dir), config.mesh.logical_axes
+    at = Workplace(Path(config.kept_dir or config.run_dir), mesh, config.mesh.logical_axes, say)
     rows, digest = read(config.rows)
     read_rows, left_out = len(rows), []
     if config.checks is not None:
@@ -38,13 +39,13 @@ def select(config: SelectConfig, mesh: Mesh, say: Callable[[str], None], track: 
     vectors = clusters = quality = None
     if config.clustered or config.method == "k_center":
         with track("embedding", len(rows)) as advance:
-            vectors, embedded = embed(config.embedding, rows, read_rows, digest, folder, mesh, rules, say, advance)
+            vectors, embedded = embed(config.embedding, rows, read_rows, digest, at, advance)
     if config.clustered:
-        clusters = cluster(config, vectors, embedded, folder, mesh)
+        clusters = cluster(config, vectors, embedded, at.folder, mesh)
     if config.quality is not None and config.method in ("quality", "kmq"):
         with track("quality", len(rows)) as advance:
-            quality = score(config.quality, rows, digest, folder, mesh, rules, say, advance)
-    before = rounds.before(config, rows, clusters, folder, mesh, say, track)
+            quality = score(config.quality, rows, digest, at, advance)
+    before = rounds.before(config, rows, clusters, at, track)
     free = before.taken == 0
     if quality is not None:
         free &= np.isfinite(quality)

@@ -20,7 +20,7 @@ from aya_jax.merging.recipe import Recipe
 from aya_jax.parallel.mesh import make_mesh
 from aya_jax.studies import palette
 from aya_jax.studies.figures import Figure, draw
-from aya_jax.studies.report import Section, environment
+from aya_jax.studies.report import Section, findings_page
 from aya_jax.studies.tables import Cell, Column, Table
 from aya_jax.training.console import make_console
 
@@ -63,21 +63,14 @@ def page(found: dict[str, Any]) -> str:
     if found["pairs"]:
         sections.append(Section("interference", "Interference", tuple(interference_maps(found))))
     sections.append(Section("norms", "Where models changed", (norm_map(found), norm_table(found))))
-    template = environment(autoescape=True).get_template("merging.html.j2")
-    return template.render(
-        title=f"What {len(found['models'])} models changed of {_short(found['base'])}",
-        sentences=sentences(found),
-        facts=[
-            ("models", f"{len(found['models'])}"),
-            ("tensors", f"{len(found['tensors'])}"),
-            ("entries", f"{found['all']['entries']:,}"),
-            ("kept by trimming", f"{100 * found['density']:g} %"),
-        ],
-        sections=sections,
-        listing="",
-        light=palette.css_variables(dark=False),
-        dark=palette.css_variables(dark=True),
-    )
+    facts = [
+        ("models", f"{len(found['models'])}"),
+        ("tensors", f"{len(found['tensors'])}"),
+        ("entries", f"{found['all']['entries']:,}"),
+        ("kept by trimming", f"{100 * found['density']:g} %"),
+    ]
+    title = f"What {len(found['models'])} models changed of {_short(found['base'])}"
+    return findings_page(title, sentences(found), facts, sections)
 
 
 def sentences(found: dict[str, Any]) -> list[str]:

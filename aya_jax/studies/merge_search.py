@@ -21,7 +21,7 @@ from aya_jax.merging.search import BEST, Trial, best, describe, front, items_fil
 from aya_jax.merging.search_config import MergeSearchConfig
 from aya_jax.studies import palette
 from aya_jax.studies.figures import Figure, draw
-from aya_jax.studies.report import Section, environment
+from aya_jax.studies.report import Section, findings_page
 from aya_jax.studies.tables import Cell, Column, Table
 from aya_jax.training.console import make_console
 
@@ -67,16 +67,13 @@ def page(folder: Path, trials: Sequence[Trial], goals: Sequence[Goal], config: M
         ("on the front", f"{len(found)}"),
         ("seconds a trial", f"{seconds / max(1, measured):.1f}"),
     ]
-    template = environment(autoescape=True).get_template("merging.html.j2")
-    return template.render(
-        title=f"Merges of {len(config.models)} models",
-        sentences=sentences(chosen, rival, compared, goals),
-        facts=facts,
-        sections=sections,
+    return findings_page(
+        f"Merges of {len(config.models)} models",
+        sentences(chosen, rival, compared, goals),
+        facts,
+        sections,
         listing=(folder / BEST).read_text(encoding="utf-8"),
         listing_title=f"The best recipe: aya merge {folder / BEST} --gin.TARGET=DIR",
-        light=palette.css_variables(dark=False),
-        dark=palette.css_variables(dark=True),
     )
 
 

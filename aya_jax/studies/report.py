@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +108,27 @@ def environment(autoescape: bool) -> jinja2.Environment:
     )
     found.tests["figure"] = lambda part: isinstance(part, figures.Figure)
     return found
+
+
+def findings_page(
+    title: str,
+    sentences: Sequence[str],
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    listing: str = "",
+    listing_title: str = "",
+) -> str:
+    """One page of HTML: what was found in words, a few numbers by name, tables and figures, and a recipe where there is one."""
+    return environment(autoescape=True).get_template("findings.html.j2").render(
+        title=title,
+        sentences=sentences,
+        facts=facts,
+        sections=sections,
+        listing=listing,
+        listing_title=listing_title,
+        light=palette.css_variables(dark=False),
+        dark=palette.css_variables(dark=True),
+    )  # fmt: skip
 
 
 def _findings(comparison: Comparison | None, mixed: mixing.Mixing | None) -> findings.Findings | None:

@@ -17,8 +17,7 @@ from aya_jax.selection.results import SELECTED, Selection, write
 from aya_jax.selection.select import select
 from aya_jax.studies import palette
 from aya_jax.studies.figures import Figure, draw
-from aya_jax.studies.report import Section
-from aya_jax.studies.report import environment as templates
+from aya_jax.studies.report import Section, findings_page
 from aya_jax.studies.tables import Cell, Column, Table
 from aya_jax.training import environment
 from aya_jax.training.console import make_console, tracker
@@ -58,20 +57,13 @@ def page(found: Selection, summary: dict[str, Any]) -> str:
         sections.append(Section("clusters", "Clusters", (cluster_map(found), cluster_table(summary))))
     if summary.get("silhouettes"):
         sections.append(Section("silhouettes", "How many clusters", (silhouette_table(summary),)))
-    return templates(autoescape=True).get_template("merging.html.j2").render(
-        title=f"Rows chosen by {_title(summary['method'])}",
-        sentences=sentences(summary),
-        facts=[
-            ("rows", f"{summary['rows']:,}"),
-            ("taken", f"{summary['taken']:,}"),
-            ("round", f"{summary['round']}"),
-            ("seed", f"{summary['seed']}"),
-        ],
-        sections=sections,
-        listing="",
-        light=palette.css_variables(dark=False),
-        dark=palette.css_variables(dark=True),
-    )  # fmt: skip
+    facts = [
+        ("rows", f"{summary['rows']:,}"),
+        ("taken", f"{summary['taken']:,}"),
+        ("round", f"{summary['round']}"),
+        ("seed", f"{summary['seed']}"),
+    ]
+    return findings_page(f"Rows chosen by {_title(summary['method'])}", sentences(summary), facts, sections)
 
 
 def sentences(summary: dict[str, Any]) -> list[str]:

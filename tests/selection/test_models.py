@@ -24,6 +24,7 @@ from aya_jax.selection.config import (
     SentenceTransformersConfig,
 )
 from aya_jax.selection.embedding import embed
+from aya_jax.selection.kept import Workplace
 from aya_jax.selection.quality import score
 from aya_jax.selection.rows import Row
 from aya_jax.training.state import abstract_params
@@ -37,6 +38,11 @@ def model_dir(tmp_path_factory):
     return write_random_model(tmp_path_factory.mktemp("model"), shape(32, 2, 64))
 
 
+def workplace(folder):
+    mesh = MeshConfig()
+    return Workplace(folder, make_mesh(mesh), mesh.logical_axes, print)
+
+
 def opened(model_dir):
     found, mesh = find_model(model_dir, print), make_mesh(MeshConfig())
     model = Transformer(found.config)
@@ -44,12 +50,9 @@ def opened(model_dir):
 
 
 def embedded(config, folder, texts=TEXTS):
-    mesh = MeshConfig()
     told = []
     rows = [Row(str(n), (), text, "de", "here", {}, n) for n, text in enumerate(texts)]
-    found, _ = embed(
-        config, rows, len(rows), "of these", folder, make_mesh(mesh), mesh.logical_axes, print, told.append
-    )
+    found, _ = embed(config, rows, len(rows), "of these", workplace(folder), told.append)
     assert sum(told) == len(texts)
     return found
 
@@ -78,9 +81,8 @@ def test_what_is_kept_is_not_computed_again(model_dir, tmp_path, monkeypatch):
 def test_perplexity_is_bits_per_byte(model_dir, tmp_path):
     model, params, tokenizer = opened(model_dir)
     rows = [Row(str(n), (Message("user", text),), "ja", "de", "here", {}) for n, text in enumerate(TEXTS)]
-    mesh = MeshConfig()
     config = PerplexityConfig(model_dir=str(model_dir), rows=3)
-    found = score(config, rows, "of these", tmp_path, make_mesh(mesh), mesh.logical_axes, print, lambda count: None)
+    found = score(config, rows, "of these", workplace(tmp_path), lambda count: None)
     for row, value in zip(rows, found, strict=True):
         ids = tokenizer.encode_text(row.text)[:64]
         logits = np.asarray(jax.jit(model.logits)(params, {"tokens": jnp.asarray([ids])}), np.float64)[0, :-1]
@@ -91,10 +93,9 @@ def test_perplexity_is_bits_per_byte(model_dir, tmp_path):
 
 
 def test_rows_that_score_nothing_have_no_quality(model_dir, tmp_path):
-    mesh = MeshConfig()
     rows = [Row("1", (), "", "de", "here", {})]
     config = PerplexityConfig(model_dir=str(model_dir))
-    found = score(config, rows, "these", tmp_path, make_mesh(mesh), mesh.logical_axes, print, lambda count: None)
+    found = score(config, rows, "these", workplace(tmp_path), lambda count: None)
     assert np.isnan(found[0])
 
 
