@@ -38,10 +38,11 @@ def before(
     previous = Path(config.refine.previous)
     summary, records = read_selection(previous)
     numbers = {row.id: number for number, row in enumerate(rows)}
+    alike = len(summary.get("weights", ())) == clusters.count
     taken, gains, of_row = nothing, [], []
     for record in records:
         number = numbers.get(record["id"])
-        if number is None or clusters.labels[number] != record["cluster"] or len(summary["weights"]) != clusters.count:
+        if not alike or number is None or clusters.labels[number] != record["cluster"]:
             raise UserError(
                 f"{previous}: row {record['id']} is not there, or in another cluster; a further round needs the rows, the "
                 "embedding, the number of clusters and the seed of the round before"

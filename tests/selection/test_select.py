@@ -196,6 +196,35 @@ def test_rounds_of_refinement_leave_a_planted_bad_cluster(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"SelectConfig.method": "'random'"}, {}),
+        ({}, {"SelectConfig.clusters": 5}),
+        ({}, {"ROWS": "of another name"}),
+    ],
+    ids=["no clusters", "other clusters", "other rows"],
+)
+def test_a_round_after_another_kind_of_selection_is_refused(tmp_path, capsys, first, then):
+    rows = blobs(tmp_path)
+    scored = {
+        "SelectConfig.quality": "@RewardFunctionConfig()",
+        "ColumnConfig.field": LEFT_OUT,
+        "RewardFunctionConfig.function": "'tests.selection.test_select:gold'",
+        "RewardFunctionConfig.options": "{'bad': 1}",
+    }
+    assert select(tmp_path, "round_1", **(scored | {"SelectConfig.weighing": "'softmax'"} | first))[0] == 0
+    if "ROWS" in then:
+        others = [row | {"id": f"new {row['id']}"} for row in rows]
+        (tmp_path / "others.jsonl").write_text("".join(json.dumps(row) + "\n" for row in others), encoding="utf-8")
+        then = {"ROWS": f"('{tmp_path / 'others.jsonl'}',)"}
+    (tmp_path / "answers.jsonl").write_text("")
+    files = ("gin/select/kmq.gin", "gin/select/refine.gin")
+    bound = {"PREVIOUS": f"'{tmp_path / 'round_1'}'", "ANSWERS": f"'{tmp_path / 'answers.jsonl'}'"}
+    assert select(tmp_path, "round_2", files=files, **(scored | bound | then))[0] == 1
+    assert "a further round needs the rows, the embedding" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("bindings", "code", "message"),
     [
         ({"BUDGET": 301}, 1, "SelectConfig.budget = 301: there are 300 rows to take"),
