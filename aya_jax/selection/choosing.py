@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Weighing = Literal["linear", "softmax"]
+_NOTHING = 1e-300
 
 
 def allocate(weights: np.ndarray, capacities: np.ndarray, budget: int) -> np.ndarray:
@@ -75,55 +76,49 @@ def draw(labels: np.ndarray, counts: np.ndarray, keys: np.ndarray, among: np.nda
     return np.sort(order[rank < counts[labels[order]]])
 
 
-def random_keys(quality: np.ndarray | None, rows: int, weighing: Weighing, rng: np.random.Generator) -> np.ndarray:
-    """Keys [N] whose largest are a draw without replacement with chances in proportion to quality.
+def log_chances(quality: np.ndarray | None, rows: int, weighing: Weighing) -> np.ndarray:
+    """Logarithms of chances, up to a constant, float64 [N].
 
     With "linear" a row's chance is in proportion to its quality, as in the paper, with "softmax" to the exponential of it, as
-    in the released code; without a quality all are alike. log(chance) + Gumbel noise (Efraimidis and Spirakis 2006).
+    in the released code; without a quality all are alike. Where quality is nothing it counts as next to nothing, so that such
+    rows come after all others, and among themselves in random order.
 
     Raises:
       ValueError: a chance would be negative.
     """
-    noise = rng.gumbel(size=rows)
     if quality is None:
-        return noise
+        return np.zeros(rows)
     if weighing == "softmax":
-        return quality + noise
+        return np.asarray(quality, np.float64)
     if np.any(quality < 0):
         raise ValueError(
-            f"a quality of {quality.min():.4g} is no weight: bind SelectConfig.weighing = 'softmax', or shift the scores"
+            f"a quality of {np.nanmin(quality):.4g} is no weight: bind SelectConfig.weighing = 'softmax', or shift the scores"
         )
-    with np.errstate(divide="ignore"):
-        return np.log(quality) + noise
+    return np.log(np.maximum(quality, _NOTHING, dtype=np.float64))
 
 
-def draw_again(
-    labels: np.ndarray, counts: np.ndarray, quality: np.ndarray | None, weighing: Weighing, rng: np.random.Generator
-) -> np.ndarray:
+def random_keys(chances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Keys [N] whose largest are a draw without replacement: log chances and Gumbel noise (Efraimidis and Spirakis 2006)."""
+    return chances + rng.gumbel(size=len(chances))
+
+
+def draw_again(labels: np.ndarray, counts: np.ndarray, chances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """How often each row is drawn, int64 [N], where a row may be drawn again (as the paper writes it): multinomial per cluster.
 
-    Raises:
-      ValueError: a chance would be negative.
+    Args:
+      labels: int [N], the rows' clusters.
+      counts: int [K], draws in each.
+      chances: log chances [N]; -inf for rows that may not be drawn.
+      rng: what chance derives from.
     """
     drawn = np.zeros(len(labels), np.int64)
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=len(counts)))
     for numbers, count in zip(np.split(order, ends[:-1]), counts, strict=True):
         if count:
-            drawn[numbers] = rng.multinomial(
-                count, _chances(None if quality is None else quality[numbers], len(numbers), weighing)
-            )
+            weights = np.exp(chances[numbers] - chances[numbers].max())
+            drawn[numbers] = rng.multinomial(count, weights / weights.sum())
     return drawn
-
-
-def _chances(quality: np.ndarray | None, rows: int, weighing: Weighing) -> np.ndarray:
-    if quality is None:
-        return np.full(rows, 1 / rows)
-    if weighing == "softmax":
-        quality = np.exp(quality - quality.max())
-    elif np.any(quality < 0):
-        raise ValueError("a negative quality is no weight: bind SelectConfig.weighing = 'softmax', or shift the scores")
-    return quality / quality.sum() if quality.sum() > 0 else np.full(rows, 1 / rows)
 
 
 def k_center(vectors: np.ndarray, budget: int, *, first: int) -> np.ndarray:

@@ -63,6 +63,7 @@ def cluster(config: SelectConfig, vectors: np.ndarray, embedded: str, folder: Pa
 
 
 def shares_of(config: SelectConfig, clusters: Clusters) -> np.ndarray:
+    """What each cluster gives, float64 [K], up to a factor."""
     if config.sizes == "equal":
         return np.ones(clusters.count)
     return np.bincount(clusters.labels, minlength=clusters.count).astype(np.float64)

@@ -113,7 +113,7 @@ def _embedder(
             )
             sample = np.unique(np.linspace(0, len(texts) - 1, _SAMPLE).astype(np.int64))
             project = principal(hashed([texts[number] for number in sample]), config.dims)
-            return lambda some: _unit(project(hashed(some)))
+            return lambda some: hashed_ngrams.unit(project(hashed(some)))
 
         return of_ngrams, ["hashed n-grams", config.sizes, config.dims]
     if isinstance(config, SentenceTransformersConfig):
@@ -121,11 +121,6 @@ def _embedder(
     found = find_model(config.model_dir, at.say)
     about = ["states", weights_digest(found), config.pooling, config.max_tokens]
     return lambda: ModelStates(found, config, at.mesh, at.rules), about
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
 def _sentence_transformer(config: SentenceTransformersConfig) -> Embed:

@@ -59,8 +59,13 @@ def embed(texts: Sequence[str], sizes: Sequence[int], dims: int, frequencies: np
         hashes = _mixed(hashes)
         signed = np.where(hashes >> np.uint64(63), weights, -weights)
         vectors[row] = np.bincount((hashes % np.uint64(dims)).astype(np.int64), weights=signed, minlength=dims)
+    return unit(vectors)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows [N, D] of length 1; those of length 0 stay so."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=vectors, where=norms > 0)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:

@@ -80,17 +80,12 @@ def take(
     if clusters is not None:
         room = np.bincount(clusters.labels[free], minlength=clusters.count)
         shares = before.weights if config.refine is not None else shares_of(config, clusters)
+        chances = choosing.log_chances(quality, len(free), config.weighing)
         if config.again:
             counts = choosing.allocate(shares, np.where(room > 0, config.budget, 0), config.budget)
-            weighed = (
-                None if quality is None else np.where(free, quality, -np.inf if config.weighing == "softmax" else 0.0)
-            )
-            return choosing.draw_again(clusters.labels, counts, weighed, config.weighing, rng)
+            return choosing.draw_again(clusters.labels, counts, np.where(free, chances, -np.inf), rng)
         counts = choosing.allocate(shares, room, config.budget)
-        if config.method == "kmeans_closest":
-            keys = -clusters.distances
-        else:
-            keys = choosing.random_keys(quality, len(free), config.weighing, rng)
+        keys = -clusters.distances if config.method == "kmeans_closest" else choosing.random_keys(chances, rng)
         drawn[choosing.draw(clusters.labels, counts, keys, free)] = 1
     elif config.method == "k_center":
         drawn[choosing.k_center(vectors, config.budget, first=int(rng.integers(len(free))))] = 1

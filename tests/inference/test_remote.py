@@ -493,6 +493,8 @@ def run_until(endpoint, cache, number, sign):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # A shell that runs the tests in the background has its children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     lines = []
     for line in process.stdout:

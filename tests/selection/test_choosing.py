@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aya_jax.selection.choosing import allocate, draw, draw_again, k_center, random_keys
+from aya_jax.selection.choosing import allocate, draw, draw_again, k_center, log_chances, random_keys
 
 
 def test_a_cluster_that_is_empty_passes_its_part_on():
@@ -64,28 +64,31 @@ def test_of_each_cluster_the_highest_keys_are_drawn(data):
 def test_chances_follow_quality(weighing, chances):
     quality, draws = np.array([1.0, 2.0, 5.0]), 4000
     expected = np.array(chances) if chances else np.exp(quality) / np.exp(quality).sum()
-    rng = np.random.default_rng(0)
-    first = [int(np.argmax(random_keys(quality, 3, weighing, rng))) for _ in range(draws)]
-    again = draw_again(np.zeros(3, int), np.array([draws]), quality, weighing, rng)
+    rng, logs = np.random.default_rng(0), log_chances(quality, 3, weighing)
+    first = [int(np.argmax(random_keys(logs, rng))) for _ in range(draws)]
+    again = draw_again(np.zeros(3, int), np.array([draws]), logs, rng)
     for found in (np.bincount(first, minlength=3), again):
         assert found.sum() == draws
         assert np.all(np.abs(found / draws - expected) < 4 * np.sqrt(expected * (1 - expected) / draws))
 
 
-def test_rows_without_quality_are_never_drawn_before_others():
-    keys = random_keys(np.array([0.0, 1.0, 2.0]), 3, "linear", np.random.default_rng(0))
-    assert keys[0] == -np.inf
-    assert (
-        draw_again(np.zeros(3, int), np.array([50]), np.array([0.0, 1.0, 2.0]), "linear", np.random.default_rng(0))[0]
-        == 0
-    )
+def test_rows_without_quality_come_after_all_others_in_random_order():
+    logs, rng = log_chances(np.array([0.0, 1e-30, 0.0, 2.0]), 4, "linear"), np.random.default_rng(0)
+    orders = {tuple(np.argsort(-random_keys(logs, rng)).tolist()) for _ in range(50)}
+    assert orders == {(3, 1, 0, 2), (3, 1, 2, 0)}
+    assert draw_again(np.zeros(4, int), np.array([50]), logs, rng)[[0, 2]].sum() == 0
+
+
+def test_where_no_row_has_quality_those_that_may_be_drawn_are_alike():
+    logs = np.where([True, False, True], log_chances(np.zeros(3), 3, "linear"), -np.inf)
+    drawn = draw_again(np.zeros(3, int), np.array([1000]), logs, np.random.default_rng(0))
+    assert drawn[1] == 0
+    assert abs(drawn[0] - 500) < 4 * np.sqrt(250)
 
 
 def test_a_negative_quality_is_no_weight():
-    with pytest.raises(ValueError, match="softmax"):
-        random_keys(np.array([-1.0, 1.0]), 2, "linear", np.random.default_rng(0))
-    with pytest.raises(ValueError, match="softmax"):
-        draw_again(np.zeros(2, int), np.array([1]), np.array([-1.0, 1.0]), "linear", np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"a quality of -1 is no weight.*softmax"):
+        log_chances(np.array([-1.0, np.nan, 1.0]), 3, "linear")
 
 
 def farthest(vectors, budget, first):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aya_jax.selection.choosing import allocate, draw, random_keys
+from aya_jax.selection.choosing import allocate, draw, log_chances, random_keys
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 def ours(labels: np.ndarray, quality: np.ndarray, clusters: int, budget: int) -> np.ndarray:
     """As `aya select` does it."""
     sizes = np.bincount(labels, minlength=clusters)
-    keys = random_keys(quality, len(labels), "linear", np.random.default_rng(0))
+    keys = random_keys(log_chances(quality, len(labels), "linear"), np.random.default_rng(0))
     return draw(labels, allocate(sizes, sizes, budget), keys)
 
 
