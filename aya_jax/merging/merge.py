@@ -39,6 +39,7 @@ from aya_jax.parallel.compilation import use_compilation_cache
 from aya_jax.parallel.mesh import make_mesh
 
 _LOCK = "lock"
+_BY_CHANCE = ("random", "ranked")  # sparsifiers
 
 
 def run(resolved: Resolved[MergeConfig]) -> None:
@@ -108,10 +109,7 @@ def merged_blocks(plan: Plan, name: str, blocks: Sequence[tensor.Blocks]) -> Ite
     """
     recipe = plan.recipe
     base, models = (None, blocks) if recipe.base is None else (blocks[0], blocks[1:])
-    drawn = plan.settings[name].about.sparsifier in (
-        "random",
-        "ranked",
-    )  # an identity may take a look at all of a model
+    drawn = plan.settings[name].about.sparsifier in _BY_CHANCE  # an identity may take a look at all of a model
     names = [source.identity if drawn else source.name for source in plan.sources][len(blocks) - len(models) :]
     try:
         yield from tensor.merge(
